@@ -98,6 +98,19 @@ struct Span {
     base: u64,
 }
 
+/// An entry of a special section.
+#[derive(Clone, Copy)]
+struct TableEntry {
+    table: TableId,
+    index: u32,
+}
+
+impl From<&Entry> for TableEntry {
+    fn from(entry: &Entry) -> TableEntry {
+        TableEntry { table: entry.table, index: entry.index }
+    }
+}
+
 /// The direct branches out of a range.
 struct Direct<'b> {
     span: Span,
@@ -320,12 +333,13 @@ impl<'d> Comparer<'_, 'd> {
                 Target::Entry { table: s, entry: x, offset: i },
                 Target::Entry { table: t, entry: y, offset: j },
             ) => {
+                let (x, y) = (TableEntry { table: s, index: x }, TableEntry { table: t, index: y });
                 let same = i == j
                     && std::ptr::eq(
                         self.original.tables[s.index()].kind,
                         self.patched.tables[t.index()].kind,
                     )
-                    && self.same_entry_content(s, x, t, y, depth);
+                    && self.same_entry_content(x, y, depth);
                 (!same).then_some(Unlike::Content)
             }
             (Target::External { symbol: x, offset: i }, Target::External { symbol: y, offset: j }) => {
@@ -411,7 +425,7 @@ impl<'d> Comparer<'_, 'd> {
                         && x.place == y.place
                         && self.original.entry_companion(x.table, x.index)
                             == self.patched.entry_companion(y.table, y.index)
-                        && self.same_entry_content(x.table, x.index, y.table, y.index, 0);
+                        && self.same_entry_content(x.into(), y.into(), 0);
                     if same {
                         continue;
                     }
@@ -421,15 +435,16 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    fn same_entry_content(&self, s: TableId, x: u32, t: TableId, y: u32, depth: u8) -> bool {
-        let (their_section, a, b) = self.original.entry_range(s, x);
-        let (our_section, c, d) = self.patched.entry_range(t, y);
+    /// Returns true if two special-section entries have the same contents and references.
+    fn same_entry_content(&self, original: TableEntry, patched: TableEntry, depth: u8) -> bool {
+        let (their_section, a, b) = self.original.entry_range(original.table, original.index);
+        let (our_section, c, d) = self.patched.entry_range(patched.table, patched.index);
         let original_span = Span { section: their_section, start: a, end: b, base: a };
         let patched_span = Span { section: our_section, start: c, end: d, base: c };
         if depth >= MAX_DEPTH || b - a != d - c || self.bytes(original_span, patched_span).is_some() {
             return false;
         }
-        match self.patched.tables[t.index()].kind.name {
+        match self.patched.tables[patched.table.index()].kind.name {
             ".altinstructions" => self.same_alternative(original_span, patched_span, depth),
             _ => self.references(original_span, patched_span, depth + 1).is_none(),
         }

@@ -11,7 +11,7 @@ use klpx_inline_check::reach;
 use klpx_normalize::elf::{Definition, Rela, SectionId, SymbolId};
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{canonical, is_apart, promotion};
-use klpx_normalize::object::{Entry, ItemId, Object, Role, TableId, Target};
+use klpx_normalize::object::{Entry, ItemId, Object, Role, SectionRange, TableId, Target};
 use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -60,6 +60,17 @@ pub enum ReferenceOrigin {
     Piece(Piece),
     /// A special-section entry: such references describe the copy.
     Table,
+}
+
+/// A reference of a unit's patched object: a relocation, its section, and what is copied with the reference.
+#[derive(Clone, Copy)]
+pub struct Reference<'o> {
+    /// The place of the reference.
+    pub origin: ReferenceOrigin,
+    /// The section of the relocation.
+    pub section: SectionId,
+    /// The relocation.
+    pub rela: &'o Rela,
 }
 
 /// A callback that the patch registers.
@@ -268,9 +279,10 @@ impl<'u, 'd> Closure<'u, 'd> {
     pub fn witnesses(&self, unit: usize) -> Vec<ItemId> {
         let object = self.units[unit].patched;
         let mut items: BTreeSet<ItemId> = self.replaced(unit).into_iter().collect();
-        let mut refer = |from: ReferenceOrigin, section: SectionId, start: u64, end: u64| {
+        let mut refer = |origin: ReferenceOrigin, section: SectionId, start: u64, end: u64| {
             for rela in object.relocations_in(section, start, end) {
-                if let Referent::Original(original, _) = self.referent(unit, from, section, rela) {
+                let reference = Reference { origin, section, rela };
+                if let Referent::Original(original, _) = self.referent(unit, reference) {
                     items.insert(original);
                 }
             }
@@ -299,13 +311,13 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 
     /// The target of a relocation of a unit's patched object.
-    pub fn referent(&self, unit: usize, from: ReferenceOrigin, section: SectionId, rela: &Rela) -> Referent {
+    pub fn referent(&self, unit: usize, reference: Reference<'_>) -> Referent {
         let object = self.units[unit].patched;
-        match object.resolve(section, rela) {
-            Target::Item { item, offset } => self.item_referent(unit, from, section, rela, item, offset),
-            Target::Literal { section: of, start, end, offset } => {
-                let end = self.literal_end(object, from, section, rela, (of, start, end));
-                Referent::Copied(unit, Piece::Bytes { section: of, start, end }, offset)
+        match object.resolve(reference.section, reference.rela) {
+            Target::Item { item, offset } => self.item_referent(unit, reference, item, offset),
+            Target::Literal { section, start, end, offset } => {
+                let end = literal_end(object, reference, SectionRange { section, start, end });
+                Referent::Copied(unit, Piece::Bytes { section, start, end }, offset)
             }
             Target::Entry { table, entry, offset } => Referent::Entry(table, entry, offset),
             Target::External { symbol, offset } => {
@@ -350,15 +362,8 @@ impl<'u, 'd> Closure<'u, 'd> {
             .find(|&(n, item)| is_it(n, item))
     }
 
-    fn item_referent(
-        &self,
-        unit: usize,
-        from: ReferenceOrigin,
-        section: SectionId,
-        rela: &Rela,
-        item: ItemId,
-        offset: i64,
-    ) -> Referent {
+    /// The target of a reference to an item.
+    fn item_referent(&self, unit: usize, reference: Reference<'_>, item: ItemId, offset: i64) -> Referent {
         let piece = Piece::Item(item);
         let copy = Referent::Copied(unit, piece, offset);
         let Some(original) = self.units[unit].counterpart(item) else { return copy };
@@ -367,45 +372,39 @@ impl<'u, 'd> Closure<'u, 'd> {
             let copied = is_anonymous(object, item) || self.constants[unit].contains(&item);
             return if copied { copy } else { Referent::Original(original, offset) };
         }
-        let branch = is_branch(object, section, rela);
-        if self.has(unit, piece) && (from == ReferenceOrigin::Table || branch || offset != 0) {
+        let branch = is_branch(object, reference.section, reference.rela);
+        if self.has(unit, piece) && (reference.origin == ReferenceOrigin::Table || branch || offset != 0) {
             return copy;
         }
         if is_apart(object.item_name(item)) {
             return copy;
         }
-        match inner_symbol(object, rela, item) {
+        match inner_symbol(object, reference.rela, item) {
             Some((symbol, delta)) => Referent::Inner(symbol, offset - delta),
             None if offset != 0 => copy,
             None => Referent::Original(original, offset),
         }
     }
+}
 
-    /// The real end of a literal whose length only its reader knows.
-    fn literal_end(
-        &self,
-        object: &Object<'_>,
-        from: ReferenceOrigin,
-        section: SectionId,
-        rela: &Rela,
-        (literal_section, start, end): (SectionId, u64, u64),
-    ) -> u64 {
-        let at = rela.r_offset.get(LE);
-        if let (ReferenceOrigin::Table, Role::Table(table)) = (from, object.role(section))
-            && object.tables[table.index()].kind.name == ".altinstructions"
-        {
-            // struct alt_instr ends with instrlen and replacementlen, in every version and on both architectures.
-            let size = u64::from(object.tables[table.index()].entry_size);
-            let last = at - at % size + size - 1;
-            let length = object.range(section, last, last + 1).first().copied().unwrap_or(0);
-            return start + u64::from(length);
-        }
-        if object.role(literal_section) == Role::Code {
-            let code = object.range(literal_section, start, end);
-            return arch::straight_code_length(object.arch, code).map_or(end, |length| start + length as u64);
-        }
-        end
+/// The real end of a literal whose length only its reader knows.
+fn literal_end(object: &Object<'_>, reference: Reference<'_>, literal: SectionRange) -> u64 {
+    let SectionRange { section, start, end } = literal;
+    if let (ReferenceOrigin::Table, Role::Table(table)) = (reference.origin, object.role(reference.section))
+        && object.tables[table.index()].kind.name == ".altinstructions"
+    {
+        // struct alt_instr ends with instrlen and replacementlen, in every version and on both architectures.
+        let size = u64::from(object.tables[table.index()].entry_size);
+        let at = reference.rela.r_offset.get(LE);
+        let last = at - at % size + size - 1;
+        let length = object.range(reference.section, last, last + 1).first().copied().unwrap_or(0);
+        return start + u64::from(length);
     }
+    if object.role(section) == Role::Code {
+        let code = object.range(section, start, end);
+        return arch::straight_code_length(object.arch, code).map_or(end, |length| start + length as u64);
+    }
+    end
 }
 
 /// The refusal for BTF type lists (include/linux/btf_ids.h).
@@ -822,13 +821,14 @@ impl<'d> Selection<'_, '_, 'd> {
                 }
                 Piece::Bytes { section, start, end } => (section, start, end),
             };
+            let origin = ReferenceOrigin::Piece(piece);
             for rela in object.relocations_in(section, start, end) {
-                self.follow(unit, piece, ReferenceOrigin::Piece(piece), section, rela);
+                self.follow(unit, piece, Reference { origin, section, rela });
             }
             match direct::branches(object, piece) {
                 Ok(branches) => {
-                    for rela in branches {
-                        self.follow(unit, piece, ReferenceOrigin::Piece(piece), section, &rela);
+                    for rela in &branches {
+                        self.follow(unit, piece, Reference { origin, section, rela });
                     }
                 }
                 Err(at) => self.faults.push(direct_branch(object, piece, at)),
@@ -838,22 +838,24 @@ impl<'d> Selection<'_, '_, 'd> {
             for entry in carried {
                 let (section, start, end) = object.entry_range(entry.table, entry.index);
                 for rela in object.relocations_in(section, start, end) {
-                    self.follow(unit, piece, ReferenceOrigin::Table, section, rela);
+                    self.follow(unit, piece, Reference { origin: ReferenceOrigin::Table, section, rela });
                 }
             }
         }
     }
 
-    fn follow(&mut self, unit: usize, by: Piece, from: ReferenceOrigin, section: SectionId, rela: &Rela) {
+    /// Adds the target of a reference that is copied with the piece `by`.
+    fn follow(&mut self, unit: usize, by: Piece, reference: Reference<'_>) {
         let object = self.unit(unit).patched;
+        let Reference { origin, section, rela } = reference;
         if object.relocation_kind(rela).is_some_and(|kind| kind.code == 0) {
             return;
         }
         let branch = is_branch(object, section, rela);
         self.check_border(unit, by, section, rela);
-        match self.closure.referent(unit, from, section, rela) {
+        match self.closure.referent(unit, reference) {
             Referent::Copied(other, piece, offset) => {
-                self.note_address((unit, by), from, (other, piece, offset), branch);
+                self.note_address((unit, by), origin, (other, piece, offset), branch);
                 self.add(other, piece);
             }
             Referent::Original(original, _) => {
@@ -874,7 +876,7 @@ impl<'d> Selection<'_, '_, 'd> {
     fn note_address(
         &mut self,
         (unit, by): (usize, Piece),
-        from: ReferenceOrigin,
+        origin: ReferenceOrigin,
         (other, piece, offset): (usize, Piece, i64),
         is_branch: bool,
     ) {
@@ -882,7 +884,7 @@ impl<'d> Selection<'_, '_, 'd> {
         let builds = self.unit(other);
         let is_new = builds.patched.item(item).code && builds.counterpart(item).is_none();
         let own = (unit, by) == (other, piece) || is_apart(builds.patched.item_name(item));
-        if !is_new || own || is_branch || offset != 0 || from == ReferenceOrigin::Table {
+        if !is_new || own || is_branch || offset != 0 || origin == ReferenceOrigin::Table {
             return;
         }
         let taker = match by {

@@ -23,14 +23,14 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
 use klpx_normalize::arch::{Arch, NONE};
-use klpx_normalize::elf::{Rela, SectionId, SymbolId};
-use klpx_normalize::object::{Item, ItemId, Object, Target};
+use klpx_normalize::elf::{Rela, SymbolId};
+use klpx_normalize::object::{Item, ItemId, Object, SectionRange, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use crate::bind::Binding;
 use crate::branches::{self, Shift};
-use crate::contents::{self, PlaceContents};
+use crate::contents::{self, PlaceContents, PlacedRelocation};
 use crate::field::FieldValue;
 use crate::image::Image;
 pub use unit::{Explanation, UnitAgreement, overridden};
@@ -238,12 +238,12 @@ impl<'b, 'a> Witness<'b, 'a> {
             return Err(Mismatch::Size { kernel, ours: witness_bytes });
         }
         let first = entry.wrapping_sub(item.entry - item.start);
-        let range = (item.start, self.end(item));
-        if let Some(at) = contents::first_difference(self.witness, item.section, range, self.image, first) {
+        let range = SectionRange { section: item.section, start: item.start, end: self.end(item) };
+        if let Some(at) = contents::first_difference(self.witness, range, self.image, first) {
             return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
         }
         let own = Shift::none(id);
-        self.compare_references(item.section, range, first, &own, 0).map_err(|(at, kernel, witness_bytes)| {
+        self.compare_references(range, first, &own, 0).map_err(|(at, kernel, witness_bytes)| {
             Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours: witness_bytes }
         })
     }
@@ -270,18 +270,19 @@ impl<'b, 'a> Witness<'b, 'a> {
     /// the offset in the section, the image's target and the witness's target.
     fn compare_references(
         &self,
-        section: SectionId,
-        (start, end): (u64, u64),
+        range: SectionRange,
         first: u64,
         own: &Shift,
         depth: u32,
     ) -> Result<(), (u64, String, String)> {
+        let SectionRange { section, start, end } = range;
         let mut pages = HashMap::new();
         for rela in self.witness.relocations_in(section, start, end) {
             let at = rela.r_offset.get(LE);
             let place = first.wrapping_add(at - start);
-            if !self.reference_agrees(section, rela, place, own, &mut pages, depth) {
-                let found = contents::found(self.witness, section, rela, self.image, place);
+            let relocation = PlacedRelocation { section, rela, place };
+            if !self.reference_agrees(relocation, own, &mut pages, depth) {
+                let found = contents::found(self.witness, relocation, self.image);
                 return Err((
                     at,
                     self.describe_found(found),
@@ -292,23 +293,22 @@ impl<'b, 'a> Witness<'b, 'a> {
         Ok(())
     }
 
-    /// Returns true if the image's reference at `place` is the one in this relocation of the witness.
+    /// Returns true if the image's reference at a relocation's place is the one in the relocation.
     fn reference_agrees(
         &self,
-        section: SectionId,
-        rela: &Rela,
-        place: u64,
+        relocation: PlacedRelocation<'_>,
         own: &Shift,
         pages: &mut HashMap<(u32, i64), u64>,
         depth: u32,
     ) -> bool {
+        let rela = relocation.rela;
         if rela.r_type(LE, false).0 == NONE {
             return true;
         }
-        let Some(found) = contents::found(self.witness, section, rela, self.image, place) else {
+        let Some(found) = contents::found(self.witness, relocation, self.image) else {
             return false;
         };
-        let target = self.witness.resolve(section, rela);
+        let target = self.witness.resolve(relocation.section, rela);
         let value = match (found, target) {
             (PlaceContents::Import(imported, a), Target::External { symbol, offset: b }) => {
                 return a == b
@@ -379,17 +379,18 @@ impl<'b, 'a> Witness<'b, 'a> {
             _ => return false,
         };
         let first = address.wrapping_sub(offset as u64);
-        let range = (start, end);
-        if self.is_source_path(section, range, first) {
+        let range = SectionRange { section, start, end };
+        if self.is_source_path(range, first) {
             return true;
         }
-        contents::first_difference(self.witness, section, range, self.image, first).is_none()
-            && self.compare_references(section, range, first, own, depth + 1).is_ok()
+        contents::first_difference(self.witness, range, self.image, first).is_none()
+            && self.compare_references(range, first, own, depth + 1).is_ok()
     }
 
     /// Returns true if a string names a source file, and the image has the same file's name at `address`, in the folder
     /// where the kernel was built.
-    fn is_source_path(&self, section: SectionId, (start, end): (u64, u64), address: u64) -> bool {
+    fn is_source_path(&self, range: SectionRange, address: u64) -> bool {
+        let SectionRange { section, start, end } = range;
         let witness_path = self.witness.range(section, start, end);
         let rest = self.witness.without_source_folder(section, witness_path);
         if rest.len() == witness_path.len() {
@@ -435,7 +436,8 @@ impl<'b, 'a> Witness<'b, 'a> {
         let own = pairs.shift(id);
         let agrees = |pair: &branches::InstructionPair, rela: &Rela| {
             let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
-            self.reference_agrees(item.section, rela, there, &own, &mut HashMap::new(), 0)
+            let relocation = PlacedRelocation { section: item.section, rela, place: there };
+            self.reference_agrees(relocation, &own, &mut HashMap::new(), 0)
         };
         pairs.iter().all(|pair| {
             let inside: Vec<&Rela> = relocations.iter().filter(|r| pair.holds(place(r))).collect();
@@ -470,9 +472,9 @@ impl<'b, 'a> Witness<'b, 'a> {
         let mut pages = HashMap::new();
         let Some(sites) = contents::sites(self.witness, id, self.image, entry) else { return false };
         sites.iter().all(|site| match site.shortened {
-            None => self.reference_agrees(item.section, site.rela, site.place, &own, &mut pages, 0),
+            None => self.reference_agrees(site.relocation, &own, &mut pages, 0),
             Some(address) => {
-                let target = self.witness.resolve(item.section, site.rela);
+                let target = self.witness.resolve(item.section, site.relocation.rela);
                 match self.expected(target, &own) {
                     Some(expected) => address == expected,
                     None => self.same_contents(target, address, &own, 0),

@@ -7,6 +7,7 @@
 mod borders;
 mod direct;
 mod gaps;
+mod range;
 mod source_folder;
 mod type_ids;
 
@@ -22,6 +23,7 @@ use crate::name::{self, Anonymous, Canonical};
 use crate::special::{SpecialTable, TableKind};
 pub use direct::DirectBranch;
 pub use gaps::Outlier;
+pub use range::SectionRange;
 pub use source_folder::LINE_AND_COLUMN;
 
 /// Index of an item in its object.

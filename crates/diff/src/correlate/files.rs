@@ -97,7 +97,7 @@ fn hash_contents(side: &ObjectSide<'_, '_>, files: &mut [FileItems<'_>], alike: 
         if wanted.get(n) == Some(&true) {
             out.clear();
             out.extend(side.key(item).base);
-            contents(side, item, &|_: ItemId| None, &mut out, 0);
+            contents(side, item, &|_: ItemId| None, &mut out);
             let mut hasher = FixedState::default().build_hasher();
             hasher.write(&out);
             files[n].contents = files[n].contents.wrapping_add(hasher.finish());

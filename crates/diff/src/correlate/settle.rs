@@ -243,14 +243,14 @@ impl Settling<'_, '_, '_> {
     fn contents_of_original(&self, item: ItemId) -> Vec<u8> {
         let mut out = Vec::new();
         let counterpart = |item: ItemId| self.pairing.result.patched_of[item.index()].map(|_| item);
-        contents(&self.pairing.original, item, &counterpart, &mut out, 0);
+        contents(&self.pairing.original, item, &counterpart, &mut out);
         out
     }
 
     fn contents_of_patched(&self, item: ItemId) -> Vec<u8> {
         let mut out = Vec::new();
         let counterpart = |item: ItemId| self.pairing.result.original_of[item.index()].map(|(item, _)| item);
-        contents(&self.pairing.patched, item, &counterpart, &mut out, 0);
+        contents(&self.pairing.patched, item, &counterpart, &mut out);
         out
     }
 

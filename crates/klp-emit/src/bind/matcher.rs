@@ -514,8 +514,8 @@ impl<'a> Matcher<'a> {
                 continue;
             }
             for site in contents::sites(self.witness, owner, self.image, address).unwrap_or_default() {
-                if let Some((id, offset)) = leads(site.rela)
-                    && let Some(value) = site.value(self.witness, item.section, self.image)
+                if let Some((id, offset)) = leads(site.relocation.rela)
+                    && let Some(value) = site.value(self.witness, self.image)
                 {
                     seen.entry(id).or_default().push((value, offset));
                 }

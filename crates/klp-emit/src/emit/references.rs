@@ -8,7 +8,8 @@ use object::endian::LittleEndian as LE;
 
 use super::{Emitter, OutputPlace, Outside, Placed};
 use crate::arch::{self, VENEER, Veneer};
-use crate::closure::{Piece, Reference, ReferenceOrigin, Referent, is_branch, place_of};
+use crate::callers::is_branch;
+use crate::closure::{Piece, Reference, ReferenceOrigin, Referent, place_of};
 use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
 use crate::writer::{Relocation, Symbol, SymbolIndex, SymbolPlace};
 

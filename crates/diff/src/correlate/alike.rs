@@ -8,6 +8,7 @@ use object::endian::LittleEndian as LE;
 
 use super::Map;
 use super::side::ObjectSide;
+use crate::purpose::purpose;
 
 /// Where a reference of an item stands: in the item itself, or in a special-section entry that describes the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,7 +219,7 @@ impl ContentWriter<'_, '_, '_> {
     fn item(&mut self, item: ItemId, depth: u8) {
         let side = self.side;
         let shape = side.object.item(item);
-        let (section, flags) = crate::compare::purpose(side.object, item);
+        let (section, flags) = purpose(side.object, item);
         self.out.extend(section);
         for number in [flags, shape.entry.wrapping_sub(shape.start), shape.end.wrapping_sub(shape.start)] {
             self.out.extend(number.to_le_bytes());

@@ -5,7 +5,7 @@ use klpx_normalize::object::{FileId, ItemId, Object};
 use object::elf;
 
 use super::Map;
-use crate::compare::is_allocation_tag;
+use crate::purpose::is_allocation_tag;
 
 /// The unit of items whose file only the patched object has.
 pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);

@@ -8,6 +8,12 @@
 //! Directories differ, so names that ThinLTO promoted carry other hashes, including the names of other units that this
 //! one refers to. A local may be promoted in only one build, numbered names may have other numbers, and the final link
 //! made hidden globals local.
+//!
+//! `klpx_diff::correlate` also pairs the things of two builds. The two modules share `klpx_normalize::align` and
+//! `klpx_normalize::name`, but their steps differ. Here both sides have one source, so equal sizes and contents are
+//! evidence; but the kernel's side has only symbols and addresses where it is a linked image, and no files where it is
+//! stripped. There both sides are objects with items and relocations, but a patch lies between them: sizes and contents
+//! may differ, and a file may be new.
 
 mod matcher;
 mod promoted;

@@ -189,14 +189,10 @@ fn most_shared(
     others: &[usize],
 ) -> Vec<(usize, usize)> {
     let shared = |n: usize, m: usize| {
-        original_files[mine[n]]
-            .items
-            .iter()
-            .filter(|name| patched_files[others[m]].items.binary_search(name).is_ok())
-            .count()
+        let names = original_files[n].items.iter();
+        names.filter(|name| patched_files[m].items.binary_search(name).is_ok()).count()
     };
-    let pairs = best_in_order(mine.len(), others.len(), shared);
-    pairs.into_iter().map(|(n, m)| (mine[n], others[m])).collect()
+    best_in_order(mine, others, shared)
 }
 
 #[cfg(test)]

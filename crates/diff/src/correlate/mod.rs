@@ -6,6 +6,12 @@
 //! follows. Position in the symbol table counts only between copies that are otherwise the same. A wrong pair is worse
 //! than none: an item without enough evidence stays unsettled, with its candidates. Objects without an identity
 //! (`klpx_normalize::object::Object::anonymous`) have no counterpart; they are compared where they are used.
+//!
+//! `klpx_klp_emit::bind` also matches the symbols of two builds. The two modules share `klpx_normalize::align` and
+//! `klpx_normalize::name`, but their steps differ. Here both sides are objects with items and relocations, but they have
+//! two sources: a function may have another size and other contents, and a patch may add or remove files. There both
+//! sides have one source, so equal sizes and contents are evidence; but the kernel's side may be a linked image without
+//! relocations, or a module without FILE symbols.
 
 mod alike;
 mod declared;
@@ -18,6 +24,7 @@ use std::collections::BTreeMap;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use klpx_normalize::align::mutual;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{FileId, ItemId, Object};
 
@@ -237,28 +244,28 @@ impl<'a, 'd: 'a> Pairing<'a, 'd> {
 
     /// Pairs variables of functions whose declaration both sources have.
     fn by_declaration(&mut self) {
-        type Variables = Vec<(ItemId, ())>;
+        type Variables = Vec<ItemId>;
         let mut functions: BTreeMap<(NameKey<'d>, &str), OnBothSides<Variables>> = BTreeMap::new();
         for x in self.open_originals().filter(|&x| self.original.is_of_function(x)) {
             if let Some(at) = self.declared.of_original(x) {
-                functions.entry((self.original.key(x), &at.function)).or_default().0.push((x, ()));
+                functions.entry((self.original.key(x), &at.function)).or_default().0.push(x);
             }
         }
         for y in self.open_patched().filter(|&y| self.patched.is_of_function(y)) {
             if let Some(at) = self.declared.of_patched(y) {
-                functions.entry((self.patched.key(y), &at.function)).or_default().1.push((y, ()));
+                functions.entry((self.patched.key(y), &at.function)).or_default().1.push(y);
             }
         }
         let mut pairs = Vec::new();
         for ((key, _), (original_items, patched_items)) in &functions {
             let only = original_items.len() == 1 && patched_items.len() == 1;
-            pairs.extend(settle::mutual(original_items, patched_items, |(x, ()), (y, ())| {
-                match self.declared.says(*x, *y, key.base) {
+            let found =
+                mutual(original_items, patched_items, |&x, &y| match self.declared.says(x, y, key.base) {
                     Says::Same => true,
                     Says::SameIfOnlyOne => only,
                     _ => false,
-                }
-            }));
+                });
+            pairs.extend(found.into_iter().map(|(n, m)| (original_items[n], patched_items[m])));
         }
         for (original, patched) in pairs {
             self.pair(original, patched, ItemEvidence::Declaration);

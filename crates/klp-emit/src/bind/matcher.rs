@@ -6,6 +6,7 @@ mod ties;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
+use klpx_normalize::align::mutual;
 use klpx_normalize::elf::{Definition, Elf, SymbolId};
 use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{FileId, Item, Object};
@@ -251,13 +252,12 @@ impl<'a> Matcher<'a> {
         candidates: &[SymbolId],
         test: &dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool,
     ) -> Vec<SymbolId> {
-        let free = |&other: &SymbolId| !self.claimed[other.index()];
-        candidates
-            .iter()
-            .copied()
-            .filter(free)
-            .filter(|&other| self.may_be(id, other) && test(self, id, other))
-            .collect()
+        self.unclaimed(candidates).filter(|&other| self.may_be(id, other) && test(self, id, other)).collect()
+    }
+
+    /// The symbols to which nothing is bound yet.
+    fn unclaimed<'c>(&'c self, candidates: &'c [SymbolId]) -> impl Iterator<Item = SymbolId> + 'c {
+        candidates.iter().copied().filter(|other| !self.claimed[other.index()])
     }
 
     /// Binds every pair in which each symbol is the only fit for the other. Returns true if a pair was bound.
@@ -270,22 +270,12 @@ impl<'a> Matcher<'a> {
     ) -> bool {
         let open: Vec<SymbolId> =
             mine.iter().copied().filter(|id| self.bound[id.index()].is_none()).collect();
-        let candidates: Vec<Vec<SymbolId>> =
-            open.iter().map(|&id| self.fitting(id, image_symbols, test)).collect();
-        let mut wanted: HashMap<SymbolId, usize> = HashMap::new();
-        for id in candidates.iter().flatten() {
-            *wanted.entry(*id).or_insert(0) += 1;
+        let free: Vec<SymbolId> = self.unclaimed(image_symbols).collect();
+        let pairs = mutual(&open, &free, |&id, &other| self.may_be(id, other) && test(self, id, other));
+        for &(n, m) in &pairs {
+            self.bind(open[n], free[m], evidence);
         }
-        let mut any = false;
-        for (&id, found) in open.iter().zip(&candidates) {
-            if let [only] = found[..]
-                && wanted.get(&only) == Some(&1)
-            {
-                self.bind(id, only, evidence);
-                any = true;
-            }
-        }
-        any
+        !pairs.is_empty()
     }
 
     /// Whether scope and kind allow a match: code matches only code, and two locals must be of the same file.

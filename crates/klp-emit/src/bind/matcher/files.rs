@@ -1,6 +1,6 @@
 //! Which file of the image is which file of the witness, and the locals of paired files.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use klpx_normalize::align::best_in_order;
 use klpx_normalize::elf::SymbolId;
 
@@ -86,14 +86,13 @@ impl Matcher<'_> {
         mine: &[usize],
         candidates: &[usize],
     ) -> Vec<(usize, usize)> {
-        let names = |group: usize| -> HashSet<&[u8]> {
-            self.image_locals.of(group).iter().map(|&id| self.image_name(id)).collect()
+        let names_of = |&group: &usize| -> (usize, HashSet<&[u8]>) {
+            (group, self.image_locals.of(group).iter().map(|&id| self.image_name(id)).collect())
         };
-        let sets: Vec<HashSet<&[u8]>> = candidates.iter().map(|&group| names(group)).collect();
+        let names: HashMap<usize, HashSet<&[u8]>> = candidates.iter().map(names_of).collect();
         let shared = |n: usize, m: usize| {
-            witness.of(mine[n]).iter().filter(|&&id| sets[m].contains(self.witness_name(id))).count()
+            witness.of(n).iter().filter(|&&id| names[&m].contains(self.witness_name(id))).count()
         };
-        let pairs = best_in_order(mine.len(), candidates.len(), shared);
-        pairs.into_iter().map(|(n, m)| (mine[n], candidates[m])).collect()
+        best_in_order(mine, candidates, shared)
     }
 }

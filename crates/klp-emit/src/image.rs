@@ -3,7 +3,7 @@
 //! Owns the only computation of `sympos`. Never looks at klpx's own builds.
 
 mod exports;
-mod kernel_object;
+pub(crate) mod kernel_object;
 mod landing_pads;
 mod module_files;
 mod position;

@@ -6,8 +6,7 @@ use klpx_normalize::object::{ItemId, Object, SectionRange, Target};
 use klpx_normalize::special::TableKind;
 use object::endian::LittleEndian as LE;
 
-use super::Map;
-use super::side::ObjectSide;
+use super::side::{Map, ObjectSide};
 use crate::purpose::purpose;
 
 /// Where a reference of an item stands: in the item itself, or in a special-section entry that describes the item.

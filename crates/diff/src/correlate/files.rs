@@ -13,8 +13,7 @@ use klpx_normalize::align::best_in_order;
 use klpx_normalize::object::{FileId, ItemId};
 
 use super::alike::contents;
-use super::side::{NEW_FILE, ObjectSide};
-use super::{Map, OnBothSides};
+use super::side::{Map, NEW_FILE, ObjectSide, OnBothSides};
 
 /// A FILE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

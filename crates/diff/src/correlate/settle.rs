@@ -9,9 +9,9 @@ use rayon::prelude::*;
 
 use super::alike::{self, SamePlaces, contents};
 use super::declared::Says;
-use super::side::{NEW_FILE, ObjectSide};
+use super::pairing::{ItemEvidence, Pairing, Unsettled};
+use super::side::{Map, NEW_FILE, ObjectSide, OnBothSides};
 use super::users::{UnpairedUsers, User, UserRoots, overlap};
-use super::{ItemEvidence, Map, OnBothSides, Pairing, Unsettled};
 
 /// Pairs the remaining items as far as possible.
 pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {

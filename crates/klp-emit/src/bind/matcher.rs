@@ -12,8 +12,8 @@ use klpx_normalize::name::{Suffixes, canonical};
 use klpx_normalize::object::{FileId, Item, Object};
 use object::elf;
 
-use super::SymbolEvidence;
 use super::promoted::{pair_hashes, promoted_by_hash};
+use super::symbol_evidence::SymbolEvidence;
 use crate::contents;
 use crate::image::Image;
 use crate::locals::{Locals, takes_part};

@@ -16,7 +16,7 @@ use crate::plan::ComparedUnit;
 pub(super) struct NewGlobal {
     /// True if the definition gives way to another of its name.
     pub(super) weak: bool,
-    /// The unit that defines it.
+    /// The unit that defines the item.
     pub(super) unit: usize,
     /// The item.
     pub(super) item: ItemId,

@@ -1,4 +1,4 @@
-//! What is copied from a patched object, and where it comes from.
+//! What is copied from a patched object, and the place of an item for a diagnosis.
 
 use klpx_diagnosis::DiagnosisPlace;
 use klpx_normalize::elf::SectionId;

@@ -44,7 +44,7 @@ pub enum ReferenceOrigin {
     Table,
 }
 
-/// A reference of a unit's patched object: a relocation, its section, and what is copied with the reference.
+/// A reference of a unit's patched object: a relocation with its section.
 #[derive(Clone, Copy)]
 pub struct Reference<'o> {
     /// The place of the reference.

@@ -206,7 +206,7 @@ pub(super) fn changed_constant(object: &Object<'_>, item: ItemId, why: &str) -> 
     .place(place_of(object, item))
 }
 
-/// The refusal for a branch out of a piece that can't have a relocation; `at` is its place in the section.
+/// The refusal for a branch out of a piece that can't have a relocation; `at` is the place of the branch in the section.
 pub(super) fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
     let (section, start) = match piece {
         Piece::Item(item) => (object.item(item).section, object.item(item).entry),

@@ -2,14 +2,14 @@
 
 use std::sync::OnceLock;
 
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::{Definition, Elf, ElfFile, Rela, SectionId, SymbolId};
 use klpx_normalize::name;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::kallsyms::Kallsyms;
+use crate::kallsyms::table::Kallsyms;
 use crate::locals::Locals;
 use crate::names::NameIndex;
 
@@ -43,7 +43,7 @@ pub struct Image<'k> {
     by_address: Vec<(u64, SymbolId)>,
     pub(super) files: Vec<SymbolId>,
     relative: Vec<(u64, u64)>,
-    kallsyms: OnceLock<Result<Kallsyms>>,
+    pub(super) kallsyms: OnceLock<Result<Kallsyms>>,
     pub(super) locals: OnceLock<Locals>,
 }
 
@@ -304,12 +304,6 @@ impl<'k> Image<'k> {
             Definition::Section(_) => Some(Location::At(self.address(symbol)?.wrapping_add_signed(addend))),
             _ => Some(Location::Undefined(symbol, addend)),
         }
-    }
-
-    /// The kernel's symbols in the form that it searches.
-    pub(crate) fn kallsyms(&self) -> Result<&Kallsyms> {
-        let table = self.kallsyms.get_or_init(|| Kallsyms::read(self));
-        table.as_ref().map_err(Failure::clone)
     }
 }
 

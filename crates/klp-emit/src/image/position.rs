@@ -1,10 +1,11 @@
 //! The position by which a livepatch refers to a symbol. This is the only computation of `sympos`.
 
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use klpx_normalize::elf::{Definition, SymbolId};
 use object::elf;
 
 use super::kernel_object::Image;
+use crate::kallsyms::{self, table::Kallsyms};
 
 /// The name and position by which a livepatch must refer to a symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,12 @@ impl Image<'_> {
     /// changes after its init.
     pub fn position(&self, symbol: SymbolId) -> Result<SymbolPosition> {
         if self.linked { self.position_in_kallsyms(symbol) } else { self.position_in_module(symbol) }
+    }
+
+    /// The kernel's symbols in the form that it searches.
+    fn kallsyms(&self) -> Result<&Kallsyms> {
+        let table = self.kallsyms.get_or_init(|| kallsyms::read(self));
+        table.as_ref().map_err(Failure::clone)
     }
 
     fn position_in_kallsyms(&self, symbol: SymbolId) -> Result<SymbolPosition> {

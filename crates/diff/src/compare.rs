@@ -1,74 +1,21 @@
 //! Compares two correlated items: bytes outside relocated fields, references by their meaning, and the special-section
 //! entries that describe the items.
 //!
-//! [`EQUIVALENCES`] lists every difference that is not a change, with its reason. Every other difference is a change.
+//! [`EQUIVALENCES`](crate::EQUIVALENCES) lists every difference that is not a change, with its reason. Every other difference is a change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use klpx_diagnosis::Offset;
 use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{
-    DirectBranch, Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, Role, TableId, Target,
+    DirectBranch, Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, TableId, Target,
 };
 use object::endian::LittleEndian as LE;
 
 use crate::correlate::{Correlation, is_anonymous};
-use crate::reason::Reason;
-
-/// A difference between two builds that is not a change of the function.
-#[derive(Clone, Copy, Debug)]
-pub struct Equivalence {
-    /// The equivalence's name in this code.
-    pub name: &'static str,
-    /// The reason why nothing depends on the difference.
-    pub reason: &'static str,
-}
-
-/// Every equivalence that a comparison grants.
-pub const EQUIVALENCES: [Equivalence; 10] = [
-    Equivalence {
-        name: "relocated-field",
-        reason: "with RELA the bytes under a relocation are overwritten when it is applied",
-    },
-    Equivalence {
-        name: "direct-branch",
-        reason: "the distance that the assembler wrote between items of one section; what lies there is compared",
-    },
-    Equivalence {
-        name: "none-relocation",
-        reason: "R_*_NONE does nothing; objtool turns fentry calls into it (tools/objtool/check.c)",
-    },
-    Equivalence {
-        name: "procedure-linkage",
-        reason: "R_X86_64_PLT32 and PC32 mean the same without a PLT; assemblers take the one for globals, the other for locals",
-    },
-    Equivalence {
-        name: "correlated-target",
-        reason: "two symbols that were correlated are the same object, whatever suffix the compiler gave them",
-    },
-    Equivalence {
-        name: "literal-content",
-        reason: "a string or unnamed constant has no identity: equal contents serve equally",
-    },
-    Equivalence {
-        name: "text-placement",
-        reason: "hot, unlikely and plain .text only order functions in the image",
-    },
-    Equivalence {
-        name: "allocation-line",
-        reason: "the line in an allocation's tag is for people (include/linux/codetag.h); the kernel counts in its own tag",
-    },
-    Equivalence {
-        name: "check-location",
-        reason: "line and column of a sanitizer's check are only printed (struct source_location, lib/ubsan.h)",
-    },
-    Equivalence {
-        name: "padding",
-        reason: "no-operations and traps between two functions are never executed",
-    },
-];
+use crate::purpose::{is_allocation_tag, purpose};
+use crate::reason::{Reason, describe};
 
 /// The bytes of the line in `struct codetag`.
 const LINE: Range<u64> = 4..8;
@@ -96,6 +43,19 @@ struct Span {
     start: u64,
     end: u64,
     base: u64,
+}
+
+/// An entry of a special section.
+#[derive(Clone, Copy)]
+struct TableEntry {
+    table: TableId,
+    index: u32,
+}
+
+impl From<&Entry> for TableEntry {
+    fn from(entry: &Entry) -> TableEntry {
+        TableEntry { table: entry.table, index: entry.index }
+    }
 }
 
 /// The direct branches out of a range.
@@ -320,12 +280,13 @@ impl<'d> Comparer<'_, 'd> {
                 Target::Entry { table: s, entry: x, offset: i },
                 Target::Entry { table: t, entry: y, offset: j },
             ) => {
+                let (x, y) = (TableEntry { table: s, index: x }, TableEntry { table: t, index: y });
                 let same = i == j
                     && std::ptr::eq(
                         self.original.tables[s.index()].kind,
                         self.patched.tables[t.index()].kind,
                     )
-                    && self.same_entry_content(s, x, t, y, depth);
+                    && self.same_entry_content(x, y, depth);
                 (!same).then_some(Unlike::Content)
             }
             (Target::External { symbol: x, offset: i }, Target::External { symbol: y, offset: j }) => {
@@ -411,7 +372,7 @@ impl<'d> Comparer<'_, 'd> {
                         && x.place == y.place
                         && self.original.entry_companion(x.table, x.index)
                             == self.patched.entry_companion(y.table, y.index)
-                        && self.same_entry_content(x.table, x.index, y.table, y.index, 0);
+                        && self.same_entry_content(x.into(), y.into(), 0);
                     if same {
                         continue;
                     }
@@ -421,15 +382,16 @@ impl<'d> Comparer<'_, 'd> {
         }
     }
 
-    fn same_entry_content(&self, s: TableId, x: u32, t: TableId, y: u32, depth: u8) -> bool {
-        let (their_section, a, b) = self.original.entry_range(s, x);
-        let (our_section, c, d) = self.patched.entry_range(t, y);
+    /// Returns true if two special-section entries have the same contents and references.
+    fn same_entry_content(&self, original: TableEntry, patched: TableEntry, depth: u8) -> bool {
+        let (their_section, a, b) = self.original.entry_range(original.table, original.index);
+        let (our_section, c, d) = self.patched.entry_range(patched.table, patched.index);
         let original_span = Span { section: their_section, start: a, end: b, base: a };
         let patched_span = Span { section: our_section, start: c, end: d, base: c };
         if depth >= MAX_DEPTH || b - a != d - c || self.bytes(original_span, patched_span).is_some() {
             return false;
         }
-        match self.patched.tables[t.index()].kind.name {
+        match self.patched.tables[patched.table.index()].kind.name {
             ".altinstructions" => self.same_alternative(original_span, patched_span, depth),
             _ => self.references(original_span, patched_span, depth + 1).is_none(),
         }
@@ -468,13 +430,6 @@ impl<'d> Comparer<'_, 'd> {
     }
 }
 
-/// Returns true for a tag that `DEFINE_ALLOC_TAG` of include/linux/alloc_tag.h defines. Since Linux 6.15 `.codetag.`
-/// precedes the section's name.
-pub(crate) fn is_allocation_tag(object: &Object<'_>, item: ItemId) -> bool {
-    let section = object.elf.section_name(object.item(item).section);
-    section.strip_prefix(b".codetag.").unwrap_or(section) == b"alloc_tags"
-}
-
 /// How two references differ.
 #[derive(Clone, Copy)]
 enum Unlike {
@@ -501,53 +456,5 @@ fn field_bytes(object: &Object<'_>, rela: &Rela) -> u64 {
     match object.relocation_kind(rela).map(|kind| kind.field) {
         Some(FieldKind::Bytes(n)) => u64::from(n),
         _ => 0,
-    }
-}
-
-/// Returns the purpose of an item's section: its name without the item's own name, with plain text sections taken as
-/// one, and its flags for writing and execution.
-pub(crate) fn purpose<'d>(object: &Object<'d>, item: ItemId) -> (&'d [u8], u64) {
-    let section = object.item(item).section;
-    let name = object.elf.section_name(section);
-    let flags = object.elf.section_flags(section) & 0x7; // WRITE, ALLOC, EXECINSTR
-    const PLAIN: [&[u8]; 5] = [b".text", b".rodata", b".data.rel.ro", b".data", b".bss"];
-    const KEPT_APART: [&[u8]; 4] = [b".data..", b".bss..", b".rodata..", b".text.."];
-    if let Some(start) = KEPT_APART.iter().find(|start| name.starts_with(start)) {
-        let rest = &name[start.len()..];
-        let word = rest.iter().position(|&b| b == b'.').unwrap_or(rest.len());
-        return (&name[..start.len() + word], flags);
-    }
-    // With LTO an initcall has its own section, named after the initcall: `.initcall6.init..kmod_random__640_1711_f`
-    // (include/linux/init.h, __initcall_section).
-    const OF_INITCALL: &[u8] = b"..kmod_";
-    if name.starts_with(b".initcall")
-        && let Some(end) = name.windows(OF_INITCALL.len()).position(|part| part == OF_INITCALL)
-    {
-        return (&name[..end], flags);
-    }
-    for plain in PLAIN {
-        if name == plain || name.starts_with(plain) && name[plain.len()] == b'.' {
-            return (plain, flags);
-        }
-    }
-    (name, flags)
-}
-
-/// Describes a reference in words.
-pub fn describe(object: &Object<'_>, target: Target) -> String {
-    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-    let with = |name: String, offset: i64| Offset(offset).behind(name);
-    match target {
-        Target::Item { item, offset } => with(text(object.item_name(item)), offset),
-        Target::Literal { section, start, end, offset } if object.role(section) == Role::Strings => {
-            let bytes = object.range(section, start, end.saturating_sub(1));
-            with(format!("{:?}", text(bytes)), offset)
-        }
-        Target::Literal { section, offset, .. } => with(text(object.elf.section_name(section)), offset),
-        Target::Entry { table, entry, .. } => {
-            format!("{}[{entry}]", object.tables[table.index()].kind.name)
-        }
-        Target::External { symbol, offset } => with(text(object.elf.symbol_name(symbol)), offset),
-        Target::Absolute(value) => format!("{value:#x}"),
     }
 }

@@ -12,7 +12,9 @@
 
 mod compare;
 mod correlate;
+mod equivalence;
 mod folded;
+mod purpose;
 mod reason;
 
 use std::collections::BTreeSet;
@@ -21,13 +23,12 @@ use klpx_normalize::object::{ItemId, Object, Role};
 use rayon::prelude::*;
 
 use compare::Comparer;
-pub use compare::describe;
-pub use compare::{EQUIVALENCES, Equivalence};
 pub use correlate::{
     Correlation, Edits, ItemEvidence, LineState, Sources, Unsettled, correlate, is_anonymous,
 };
+pub use equivalence::{EQUIVALENCES, Equivalence};
 pub use folded::{FoldDirection, Folded};
-pub use reason::Reason;
+pub use reason::{Reason, describe};
 
 /// An item that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]

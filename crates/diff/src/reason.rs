@@ -1,5 +1,8 @@
 //! The reasons why an item counts as changed.
 
+use klpx_diagnosis::Offset;
+use klpx_normalize::object::{Object, Role, Target};
+
 /// A reason why an item counts as changed, with the first differing place. Offsets are in bytes from the item's entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -45,4 +48,23 @@ pub enum Reason {
     },
     /// A list of BTF type numbers names different types, or has them in a different order.
     TypeIds,
+}
+
+/// Describes a reference in words.
+pub fn describe(object: &Object<'_>, target: Target) -> String {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let with = |name: String, offset: i64| Offset(offset).behind(name);
+    match target {
+        Target::Item { item, offset } => with(text(object.item_name(item)), offset),
+        Target::Literal { section, start, end, offset } if object.role(section) == Role::Strings => {
+            let bytes = object.range(section, start, end.saturating_sub(1));
+            with(format!("{:?}", text(bytes)), offset)
+        }
+        Target::Literal { section, offset, .. } => with(text(object.elf.section_name(section)), offset),
+        Target::Entry { table, entry, .. } => {
+            format!("{}[{entry}]", object.tables[table.index()].kind.name)
+        }
+        Target::External { symbol, offset } => with(text(object.elf.symbol_name(symbol)), offset),
+        Target::Absolute(value) => format!("{value:#x}"),
+    }
 }

@@ -8,9 +8,16 @@
 //! Directories differ, so names that ThinLTO promoted carry other hashes, including the names of other units that this
 //! one refers to. A local may be promoted in only one build, numbered names may have other numbers, and the final link
 //! made hidden globals local.
+//!
+//! `klpx_diff::correlate` also pairs the things of two builds. The two modules share `klpx_normalize::align` and
+//! `klpx_normalize::name`, but their steps differ. Here both sides have one source, so equal sizes and contents are
+//! evidence; but the kernel's side has only symbols and addresses where it is a linked image, and no files where it is
+//! stripped. There both sides are objects with items and relocations, but a patch lies between them: sizes and contents
+//! may differ, and a file may be new.
 
 mod matcher;
 mod promoted;
+mod symbol_evidence;
 
 use std::collections::BTreeMap;
 
@@ -22,31 +29,7 @@ use object::elf;
 
 use crate::image::Image;
 use matcher::Matcher;
-
-/// The evidence that two symbols are the same. The variants are in the order of the steps; an earlier one is stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SymbolEvidence {
-    /// A global of the same name: a link has only one.
-    Global,
-    /// The only local of this name in the same file.
-    FileAndName,
-    /// One of several locals of this name in the same file, matched by their order; all sizes agree.
-    FileAndOrder,
-    /// In a symbol table without files: the only local of this name, or one of several, matched by their order.
-    Name,
-    /// As `Name`, but only among the symbols between those of the same unit.
-    Neighbours,
-    /// Promoted from the same file: the file's other promoted names carry the same two hashes.
-    PromotedTogether,
-    /// The only remaining symbol of this name without the compiler's suffixes, in the same file if the file is known.
-    CanonicalName,
-    /// As `CanonicalName`, among several: the only one of this size.
-    Size,
-    /// As `Size`, among several: the only one with these contents.
-    Contents,
-    /// One of several that no evidence above settles: code that is the same in both builds refers to it.
-    Reference,
-}
+pub use symbol_evidence::SymbolEvidence;
 
 /// A symbol of the kernel to be patched.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_inline_check::reach::{self, Unreachable};
+use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::{canonical, is_apart};
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use crate::closure::is_branch;
+use crate::arch;
 use crate::plan::ComparedUnit;
 
 /// A function of the kernel to be patched.
@@ -207,4 +208,17 @@ fn holder(object: &Object<'_>, section: klpx_normalize::elf::SectionId, place: u
         return object.item_ids().find(describes);
     }
     object.items_of(section).find(|&id| object.item(id).start <= place && place < object.item(id).end)
+}
+
+/// Returns true if the relocation belongs to a call or jump.
+pub(crate) fn is_branch(object: &Object<'_>, section: SectionId, rela: &Rela) -> bool {
+    let Some(kind) = object.relocation_kind(rela) else { return false };
+    let at = rela.r_offset.get(LE);
+    object.role(section) == Role::Code
+        && arch::is_branch(
+            object.arch,
+            kind,
+            object.range(section, at.saturating_sub(2), at),
+            at.min(2) as usize,
+        )
 }

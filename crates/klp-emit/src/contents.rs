@@ -4,7 +4,7 @@
 
 use klpx_normalize::arch::{FieldKind, NONE};
 use klpx_normalize::elf::{Rela, SectionId};
-use klpx_normalize::object::{Item, ItemId, Object, Role};
+use klpx_normalize::object::{Item, ItemId, Object, Role, SectionRange};
 use object::endian::LittleEndian as LE;
 
 use crate::arch;
@@ -20,15 +20,15 @@ pub(crate) enum PlaceContents {
     Import(klpx_normalize::elf::SymbolId, i64),
 }
 
-/// The first offset in `start..end` of a witness section at which a byte outside relocated fields differs from the
-/// image, where the range begins at `address`. An unreadable place of the image counts as a difference.
+/// The first offset in a range of a witness section at which a byte outside relocated fields differs from the image,
+/// where the range begins at `address`. An unreadable place of the image counts as a difference.
 pub(crate) fn first_difference(
     witness: &Object<'_>,
-    section: SectionId,
-    (start, end): (u64, u64),
+    range: SectionRange,
     image: &Image<'_>,
     address: u64,
 ) -> Option<u64> {
+    let SectionRange { section, start, end } = range;
     let mine = witness.range(section, start, end);
     if mine.is_empty() {
         return None; // .bss: nothing but a size
@@ -69,17 +69,28 @@ pub(crate) fn unrelocated_bytes_agree(
     entry: u64,
 ) -> bool {
     let first = entry.wrapping_sub(item.entry - item.start);
-    first_difference(witness, item.section, (item.start, item.end), image, first).is_none()
+    let &Item { section, start, end, .. } = item;
+    first_difference(witness, SectionRange { section, start, end }, image, first).is_none()
 }
 
-/// The contents of the image at the place of a witness's relocation; `place` is this place in the image.
+/// A relocation of the witness, with the place of the relocated field in the image.
+#[derive(Clone, Copy)]
+pub(crate) struct PlacedRelocation<'d> {
+    /// The section of the relocation.
+    pub(crate) section: SectionId,
+    /// The relocation.
+    pub(crate) rela: &'d Rela,
+    /// The field's address in the image.
+    pub(crate) place: u64,
+}
+
+/// The contents of the image at the place of a witness's relocation.
 pub(crate) fn found(
     witness: &Object<'_>,
-    section: SectionId,
-    rela: &Rela,
+    relocation: PlacedRelocation<'_>,
     image: &Image<'_>,
-    place: u64,
 ) -> Option<PlaceContents> {
+    let PlacedRelocation { section, rela, place } = relocation;
     let kind = witness.relocation_kind(rela)?;
     let bias = if witness.role(section) == Role::Code { witness.arch.pc_bias(kind) } else { 0 };
     let add = |value| match value {
@@ -116,9 +127,7 @@ fn is_none(rela: &Rela) -> bool {
 /// A relocated field of an item whose bytes outside relocated fields are the same in the image.
 #[derive(Clone, Copy)]
 pub(crate) struct FieldSite<'d> {
-    pub(crate) rela: &'d Rela,
-    /// The field's address in the image.
-    pub(crate) place: u64,
+    pub(crate) relocation: PlacedRelocation<'d>,
     /// arm64: the address that a pair of instructions computes, if the linker turned `adrp`+`add` into `nop`+`adr`
     /// (lld, R_AARCH64_ADR_PREL_PG_HI21 relaxation).
     pub(crate) shortened: Option<u64>,
@@ -126,15 +135,10 @@ pub(crate) struct FieldSite<'d> {
 
 impl FieldSite<'_> {
     /// The value of the field in the image; `None` for an import.
-    pub(crate) fn value(
-        &self,
-        witness: &Object<'_>,
-        section: SectionId,
-        image: &Image<'_>,
-    ) -> Option<FieldValue> {
+    pub(crate) fn value(&self, witness: &Object<'_>, image: &Image<'_>) -> Option<FieldValue> {
         match self.shortened {
             Some(address) => Some(FieldValue::Address(address)),
-            None => match found(witness, section, self.rela, image, self.place)? {
+            None => match found(witness, self.relocation, image)? {
                 PlaceContents::Value(value) => Some(value),
                 PlaceContents::Import(..) => None,
             },
@@ -152,12 +156,14 @@ pub(crate) fn sites<'d>(
 ) -> Option<Vec<FieldSite<'d>>> {
     let item = witness.item(id);
     let first = entry.wrapping_sub(item.entry - item.start);
+    let site = |rela: &'d Rela, place: u64, shortened: Option<u64>| FieldSite {
+        relocation: PlacedRelocation { section: item.section, rela, place },
+        shortened,
+    };
     if unrelocated_bytes_agree(witness, item, image, entry) {
         let place = |rela: &Rela| first.wrapping_add(rela.r_offset.get(LE) - item.start);
         let relocations = witness.item_relocations(id).iter();
-        return Some(
-            relocations.map(|rela| FieldSite { rela, place: place(rela), shortened: None }).collect(),
-        );
+        return Some(relocations.map(|rela| site(rela, place(rela), None)).collect());
     }
     let shortened_pair = arch::shortened_pair(witness.arch).filter(|_| item.code)?;
     let witness_bytes = witness.range(item.section, item.start, item.end);
@@ -180,14 +186,14 @@ pub(crate) fn sites<'d>(
         let distance = kinds.and_then(|kinds| shortened_pair(kinds, mine, other));
         if let Some(distance) = distance {
             relocations.next();
-            sites.push(FieldSite { rela, place, shortened: Some(place.wrapping_add_signed(distance)) });
+            sites.push(site(rela, place, Some(place.wrapping_add_signed(distance))));
             at += 8;
             continue;
         }
         if !field::rest_agrees(witness.arch, witness.relocation_kind(rela)?, mine, other) {
             return None;
         }
-        sites.push(FieldSite { rela, place, shortened: None });
+        sites.push(site(rela, place, None));
         at += 4;
     }
     Some(sites)

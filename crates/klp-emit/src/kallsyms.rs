@@ -11,118 +11,55 @@
 //!
 //! The format, with a dump: `docs/formats/kallsyms.md`.
 
+pub(crate) mod table;
+
 use std::cmp::Ordering;
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::Definition;
 use object::elf;
 
-use crate::image::Image;
-use crate::names::NameIndex;
-
-/// The kernel's symbols, in the order in which it finds equal names.
-pub(crate) struct Kallsyms {
-    text: Vec<u8>,
-    entries: Vec<KallsymsEntry>,
-    names: NameIndex,
-    strips_promoted: bool,
-}
-
-#[derive(Clone, Copy)]
-struct KallsymsEntry {
-    address: u64,
-    start: u32,
-    length: u32,
-}
+use crate::image::kernel_object::Image;
+use table::Kallsyms;
 
 /// The longest name including the type letter: KSYM_NAME_LEN (include/linux/kallsyms.h) counts a NUL.
 const NAME: usize = 512;
 /// The longest text of all names. A distribution's kernel has a thirtieth of this size.
 const TEXT: usize = 256 << 20;
 
-/// The suffix that ThinLTO puts on a promoted name.
-const PROMOTED: &[u8] = b".llvm.";
-
-/// A name up to `.llvm.`, as kernels of about 6.2 to 6.10 compare it (cleanup_symbol_name in kernel/kallsyms.c).
-fn stripped(name: &[u8]) -> &[u8] {
-    name.windows(PROMOTED.len()).position(|w| w == PROMOTED).map_or(name, |end| &name[..end])
+/// Reads the tables of a linked image.
+pub(crate) fn read(image: &Image<'_>) -> Result<Kallsyms> {
+    let mut table = match Tables::find(image) {
+        Some(tables) => tables.decode(image).ok_or_else(|| {
+            Diagnosis::new(
+                &codes::KALLSYMS_FORM,
+                "the kernel's own symbol table can't be read",
+                "its kallsyms tables are of no form that klpx knows, or damaged",
+                "check the integrity of this vmlinux; if it is whole, report the kernel version",
+            )
+            .place(DiagnosisPlace::file(image.path(), None))
+        })?,
+        None => by_rules(image),
+    };
+    table.index();
+    Ok(table)
 }
 
-impl Kallsyms {
-    /// Reads the tables of a linked image.
-    pub(crate) fn read(image: &Image<'_>) -> Result<Kallsyms> {
-        let mut table = match Tables::find(image) {
-            Some(tables) => tables.decode(image).ok_or_else(|| {
-                Diagnosis::new(
-                    &codes::KALLSYMS_FORM,
-                    "the kernel's own symbol table can't be read",
-                    "its kallsyms tables are of no form that klpx knows, or damaged",
-                    "check the integrity of this vmlinux; if it is whole, report the kernel version",
-                )
-                .place(DiagnosisPlace::file(image.path(), None))
-            })?,
-            None => Kallsyms::by_rules(image),
-        };
-        table.index();
-        Ok(table)
+/// The symbols that scripts/mksysmap and scripts/kallsyms.c keep of a symbol table, for an image without kallsyms
+/// tables.
+fn by_rules(image: &Image<'_>) -> Kallsyms {
+    let mut kept: Vec<(u64, &[u8])> = (image.elf.symbol_ids())
+        .filter(|&id| image.elf.symbol_type(id) < elf::STT_SECTION.0)
+        .filter(|&id| matches!(image.elf.definition(id), Definition::Section(_)))
+        .map(|id| (image.elf.symbol_value(id), image.elf.symbol_name(id)))
+        .filter(|(_, name)| !name.is_empty() && !LEFT_OUT.iter().any(|start| name.starts_with(start)))
+        .collect();
+    kept.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    let mut table = Kallsyms::empty();
+    for (address, name) in kept {
+        table.push(address, name);
     }
-
-    fn empty() -> Kallsyms {
-        Kallsyms {
-            text: Vec::new(),
-            entries: Vec::new(),
-            names: NameIndex::default(),
-            strips_promoted: false,
-        }
-    }
-
-    fn push(&mut self, address: u64, name: &[u8]) {
-        let start = self.text.len() as u32;
-        self.text.extend_from_slice(name);
-        self.entries.push(KallsymsEntry { address, start, length: name.len() as u32 });
-    }
-
-    fn raw_name(&self, n: usize) -> &[u8] {
-        let entry = self.entries[n];
-        &self.text[entry.start as usize..][..entry.length as usize]
-    }
-
-    fn index(&mut self) {
-        let mut names = NameIndex::with_capacity(self.entries.len());
-        for n in 0..self.entries.len() {
-            names.insert(n as u32, |n| self.seen_name(self.raw_name(n as usize)));
-        }
-        self.names = names;
-    }
-
-    /// The part of a name that the kernel compares with a livepatch's name.
-    pub(crate) fn seen_name<'n>(&self, name: &'n [u8]) -> &'n [u8] {
-        if self.strips_promoted { stripped(name) } else { name }
-    }
-
-    /// The addresses of all symbols with this (seen) name, in the order in which the kernel finds them.
-    pub(crate) fn addresses<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
-        self.names
-            .get(name, |n| self.seen_name(self.raw_name(n as usize)))
-            .map(|n| self.entries[n as usize].address)
-    }
-
-    /// The symbols that scripts/mksysmap and scripts/kallsyms.c keep of a symbol table, for an image without kallsyms
-    /// tables.
-    fn by_rules(image: &Image<'_>) -> Kallsyms {
-        let mut kept: Vec<(u64, &[u8])> = (image.elf.symbol_ids())
-            .filter(|&id| image.elf.symbol_type(id) < elf::STT_SECTION.0)
-            .filter(|&id| matches!(image.elf.definition(id), Definition::Section(_)))
-            .map(|id| (image.elf.symbol_value(id), image.elf.symbol_name(id)))
-            .filter(|(_, name)| !name.is_empty() && !LEFT_OUT.iter().any(|start| name.starts_with(start)))
-            .collect();
-        kept.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-        let mut table = Kallsyms::empty();
-        for (address, name) in kept {
-            table.push(address, name);
-        }
-        table
-    }
+    table
 }
 
 /// Prefixes of names that scripts/mksysmap (7.2) leaves out, limited to those in an x86_64 or arm64 vmlinux.

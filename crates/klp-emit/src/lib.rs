@@ -19,7 +19,6 @@ pub mod callers;
 pub mod closure;
 mod constants;
 mod contents;
-mod direct;
 pub mod emit;
 pub mod export_checks;
 mod field;

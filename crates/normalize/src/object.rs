@@ -11,6 +11,7 @@ mod entries;
 mod gaps;
 mod items;
 mod meaning;
+mod range;
 mod roles;
 mod source_folder;
 mod type_ids;
@@ -26,6 +27,7 @@ use crate::name::{self, Anonymous, Canonical};
 use crate::special::SpecialTable;
 pub use direct::DirectBranch;
 pub use gaps::Outlier;
+pub use range::SectionRange;
 pub use source_folder::LINE_AND_COLUMN;
 
 /// Index of an item in its object.

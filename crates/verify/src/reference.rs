@@ -32,11 +32,17 @@ pub(crate) enum Leads {
 enum There {
     /// A place in the module.
     Copy(SectionId, i64),
-    /// A symbol that the livepatch core resolves, and the distance from it in bytes.
-    Livepatch(LivepatchSymbol, i64),
+    /// A place that the livepatch core resolves.
+    Livepatch(LivepatchPlace),
     /// A symbol that the module loader resolves, and the distance from it in bytes.
     Import(String, i64),
     Number(i64),
+}
+
+/// A symbol that the livepatch core resolves, and the distance from the symbol in bytes.
+struct LivepatchPlace {
+    symbol: LivepatchSymbol,
+    from: i64,
 }
 
 /// The references of one unit.
@@ -99,7 +105,7 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
             ReferenceTarget::Number(number) => There::Number(number),
             ReferenceTarget::Outside { symbol, delta } => match copy.elf.definition(symbol) {
                 Definition::Livepatch => match inspect::parse_symbol(&copy.text(symbol)) {
-                    Some(parsed) => There::Livepatch(parsed, delta),
+                    Some(symbol) => There::Livepatch(LivepatchPlace { symbol, from: delta }),
                     None => return Err(format!("{} is no livepatch symbol", copy.text(symbol))),
                 },
                 _ => There::Import(copy.text(symbol), delta),
@@ -153,21 +159,15 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
                     false => Err(format!("{} became {}", name(), there.text())),
                 }
             }
-            (There::Livepatch(symbol, from), Some(original)) => {
-                self.kernels(body, original, delta, symbol, *from).map(|()| Leads::Nowhere)
+            (There::Livepatch(place), Some(original)) => {
+                self.kernels(body, original, delta, place).map(|()| Leads::Nowhere)
             }
         }
     }
 
     /// Checks that a livepatch symbol is the kernel's thing for the given original.
-    fn kernels(
-        &self,
-        body: Body,
-        original: Body,
-        delta: i64,
-        symbol: &LivepatchSymbol,
-        from: i64,
-    ) -> Result<(), String> {
+    fn kernels(&self, body: Body, original: Body, delta: i64, place: &LivepatchPlace) -> Result<(), String> {
+        let &LivepatchPlace { ref symbol, from } = place;
         let (pair, target) = (self.pair(), self.graph.target);
         let became =
             |why: &str| Err(format!("{} became {} of {}{why}", self.name(body), symbol.name, symbol.object));
@@ -220,7 +220,7 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
                     false => became(),
                 }
             }
-            There::Livepatch(found, from) => {
+            There::Livepatch(LivepatchPlace { symbol: found, from }) => {
                 let exporter = target.exporter(&name);
                 let object = found.object == pair.object || exporter.as_deref() == Some(&found.object);
                 let same = plain(found.name.as_bytes()) == plain(name.as_bytes()) && *from == delta;
@@ -289,7 +289,7 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
         let target = self.graph.target;
         match self.there(load) {
             Ok(There::Import(import, 0)) => import == name,
-            Ok(There::Livepatch(symbol, from)) => {
+            Ok(There::Livepatch(LivepatchPlace { symbol, from })) => {
                 let found = target.addresses(&symbol.object, &symbol.name).unwrap_or_default();
                 let address = found.get(symbol.sympos.saturating_sub(1) as usize);
                 let sites = target.runtime_sites(name);
@@ -306,7 +306,7 @@ impl There {
     fn text(&self) -> String {
         match self {
             There::Copy(..) => "a place of the module".to_owned(),
-            There::Livepatch(symbol, from) => {
+            There::Livepatch(LivepatchPlace { symbol, from }) => {
                 format!("{} of {}", klpx_diagnosis::Offset(*from).behind(symbol.name.clone()), symbol.object)
             }
             There::Import(name, from) => klpx_diagnosis::Offset(*from).behind(name.clone()),

@@ -2,12 +2,12 @@
 
 use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Rela, SectionId};
-use klpx_normalize::object::{ItemId, Object, Target};
+use klpx_normalize::object::{ItemId, Object, SectionRange, Target};
 use klpx_normalize::special::TableKind;
 use object::endian::LittleEndian as LE;
 
-use super::Map;
-use super::side::ObjectSide;
+use super::side::{Map, ObjectSide};
+use crate::purpose::purpose;
 
 /// Where a reference of an item stands: in the item itself, or in a special-section entry that describes the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -202,89 +202,91 @@ pub(super) fn contents(
     item: ItemId,
     counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
     out: &mut Vec<u8>,
-    depth: u8,
 ) {
-    let shape = side.object.item(item);
-    let (section, flags) = crate::compare::purpose(side.object, item);
-    out.extend(section);
-    for number in [flags, shape.entry.wrapping_sub(shape.start), shape.end.wrapping_sub(shape.start)] {
-        out.extend(number.to_le_bytes());
-    }
-    out.extend(masked(side.object, shape.section, shape.start, shape.end));
-    for (place, of) in side.object.type_ids(item) {
-        out.extend(place.to_le_bytes());
-        out.extend(of);
-    }
-    for reference in references(side.object, item) {
-        reference.at.write(out);
-        referent(side, item, reference.target, counterpart, out, depth);
-    }
+    ContentWriter { side, counterpart, out }.item(item, 0);
 }
 
-/// Appends the contents of bytes without a name in the same way.
-fn literal(
-    side: &ObjectSide<'_, '_>,
-    owner: ItemId,
-    (section, start, end): (SectionId, u64, u64),
-    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
-    out: &mut Vec<u8>,
-    depth: u8,
-) {
-    out.extend((end - start).to_le_bytes());
-    out.extend(masked(side.object, section, start, end));
-    if depth >= MAX_DEPTH {
-        return;
-    }
-    for rela in side.object.relocations_in(section, start, end) {
-        out.extend((rela.r_offset.get(LE) - start).to_le_bytes());
-        referent(side, owner, side.object.resolve(section, rela), counterpart, out, depth + 1);
-    }
+/// Appends the contents of one item to `out`. The depth counts the nameless constants that were followed.
+struct ContentWriter<'w, 'a, 'd> {
+    side: &'w ObjectSide<'a, 'd>,
+    /// Gives one id to both members of a pair.
+    counterpart: &'w dyn Fn(ItemId) -> Option<ItemId>,
+    out: &'w mut Vec<u8>,
 }
 
-/// Appends the meaning of a reference, as bytes.
-fn referent(
-    side: &ObjectSide<'_, '_>,
-    owner: ItemId,
-    target: Target,
-    counterpart: &dyn Fn(ItemId) -> Option<ItemId>,
-    out: &mut Vec<u8>,
-    depth: u8,
-) {
-    let object = side.object;
-    let mut put = |tag: u8, n: i64| {
-        out.push(tag);
-        out.extend(n.to_le_bytes());
-    };
-    match target {
-        Target::Item { item, offset } if item == owner => put(b'S', offset),
-        Target::Item { item, offset } => match counterpart(item) {
-            Some(one) => {
-                put(b'P', offset);
-                put(b'=', i64::from(one.0));
-            }
-            None if side.is_anonymous(item) => {
-                put(b'L', offset);
-                if depth < MAX_DEPTH {
-                    contents(side, item, counterpart, out, depth + 1);
+impl ContentWriter<'_, '_, '_> {
+    fn item(&mut self, item: ItemId, depth: u8) {
+        let side = self.side;
+        let shape = side.object.item(item);
+        let (section, flags) = purpose(side.object, item);
+        self.out.extend(section);
+        for number in [flags, shape.entry.wrapping_sub(shape.start), shape.end.wrapping_sub(shape.start)] {
+            self.out.extend(number.to_le_bytes());
+        }
+        self.out.extend(masked(side.object, shape.section, shape.start, shape.end));
+        for (place, of) in side.object.type_ids(item) {
+            self.out.extend(place.to_le_bytes());
+            self.out.extend(of);
+        }
+        for reference in references(side.object, item) {
+            reference.at.write(self.out);
+            self.referent(item, reference.target, depth);
+        }
+    }
+
+    /// Appends the contents of bytes without a name in the same way.
+    fn literal(&mut self, owner: ItemId, literal: SectionRange, depth: u8) {
+        let SectionRange { section, start, end } = literal;
+        let object = self.side.object;
+        self.out.extend((end - start).to_le_bytes());
+        self.out.extend(masked(object, section, start, end));
+        if depth >= MAX_DEPTH {
+            return;
+        }
+        for rela in object.relocations_in(section, start, end) {
+            self.out.extend((rela.r_offset.get(LE) - start).to_le_bytes());
+            self.referent(owner, object.resolve(section, rela), depth + 1);
+        }
+    }
+
+    /// Appends the meaning of a reference, as bytes.
+    fn referent(&mut self, owner: ItemId, target: Target, depth: u8) {
+        let (side, object) = (self.side, self.side.object);
+        let mut put = |tag: u8, n: i64| {
+            self.out.push(tag);
+            self.out.extend(n.to_le_bytes());
+        };
+        match target {
+            Target::Item { item, offset } if item == owner => put(b'S', offset),
+            Target::Item { item, offset } => match (self.counterpart)(item) {
+                Some(one) => {
+                    put(b'P', offset);
+                    put(b'=', i64::from(one.0));
                 }
+                None if side.is_anonymous(item) => {
+                    put(b'L', offset);
+                    if depth < MAX_DEPTH {
+                        self.item(item, depth + 1);
+                    }
+                }
+                None => {
+                    put(b'O', offset);
+                    self.out.extend(side.key(item).base);
+                }
+            },
+            Target::Literal { section, start, end, offset } => {
+                put(b'L', offset);
+                self.literal(owner, SectionRange { section, start, end }, depth);
             }
-            None => {
-                put(b'O', offset);
-                out.extend(side.key(item).base);
+            Target::Entry { table, offset, .. } => {
+                put(b'E', offset);
+                self.out.extend(object.tables[table.index()].kind.name.bytes());
             }
-        },
-        Target::Literal { section, start, end, offset } => {
-            put(b'L', offset);
-            literal(side, owner, (section, start, end), counterpart, out, depth);
+            Target::External { symbol, offset } => {
+                put(b'X', offset);
+                self.out.extend(object.elf.symbol_name(symbol));
+            }
+            Target::Absolute(value) => put(b'N', value),
         }
-        Target::Entry { table, offset, .. } => {
-            put(b'E', offset);
-            out.extend(object.tables[table.index()].kind.name.bytes());
-        }
-        Target::External { symbol, offset } => {
-            put(b'X', offset);
-            out.extend(object.elf.symbol_name(symbol));
-        }
-        Target::Absolute(value) => put(b'N', value),
     }
 }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use klpx_layout::{Declaration, Declarations};
 use klpx_normalize::object::{ItemId, Object};
 
-use super::OnBothSides;
+use super::side::OnBothSides;
 
 /// The knowledge about the sources of two builds.
 #[derive(Clone, Copy, Default)]

@@ -13,8 +13,7 @@ use klpx_normalize::align::best_in_order;
 use klpx_normalize::object::{FileId, ItemId};
 
 use super::alike::contents;
-use super::side::{NEW_FILE, ObjectSide};
-use super::{Map, OnBothSides};
+use super::side::{Map, NEW_FILE, ObjectSide, OnBothSides};
 
 /// A FILE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +96,7 @@ fn hash_contents(side: &ObjectSide<'_, '_>, files: &mut [FileItems<'_>], alike: 
         if wanted.get(n) == Some(&true) {
             out.clear();
             out.extend(side.key(item).base);
-            contents(side, item, &|_: ItemId| None, &mut out, 0);
+            contents(side, item, &|_: ItemId| None, &mut out);
             let mut hasher = FixedState::default().build_hasher();
             hasher.write(&out);
             files[n].contents = files[n].contents.wrapping_add(hasher.finish());
@@ -189,14 +188,10 @@ fn most_shared(
     others: &[usize],
 ) -> Vec<(usize, usize)> {
     let shared = |n: usize, m: usize| {
-        original_files[mine[n]]
-            .items
-            .iter()
-            .filter(|name| patched_files[others[m]].items.binary_search(name).is_ok())
-            .count()
+        let names = original_files[n].items.iter();
+        names.filter(|name| patched_files[m].items.binary_search(name).is_ok()).count()
     };
-    let pairs = best_in_order(mine.len(), others.len(), shared);
-    pairs.into_iter().map(|(n, m)| (mine[n], others[m])).collect()
+    best_in_order(mine, others, shared)
 }
 
 #[cfg(test)]

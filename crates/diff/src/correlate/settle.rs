@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use klpx_normalize::align::mutual;
 use klpx_normalize::object::{FileId, ItemId, Target};
 use rayon::prelude::*;
 
 use super::alike::{self, SamePlaces, contents};
 use super::declared::Says;
-use super::side::{NEW_FILE, ObjectSide};
+use super::pairing::{ItemEvidence, Pairing, Unsettled};
+use super::side::{Map, NEW_FILE, ObjectSide, OnBothSides};
 use super::users::{UnpairedUsers, User, UserRoots, overlap};
-use super::{ItemEvidence, Map, OnBothSides, Pairing, Unsettled};
 
 /// Pairs the remaining items as far as possible.
 pub(super) fn settle(pairing: &mut Pairing<'_, '_>) {
@@ -219,12 +220,8 @@ impl Settling<'_, '_, '_> {
 
     /// Returns the pairs in which each item is the only candidate for the other.
     fn only_fits(&self, original_items: &[ItemId], patched_items: &[ItemId]) -> Vec<(ItemId, ItemId)> {
-        let only = |count: &mut dyn Iterator<Item = ItemId>| count.next().filter(|_| count.next().is_none());
-        let fits =
-            |x: ItemId| only(&mut patched_items.iter().copied().filter(|&y| may_be(self.pairing, x, y)));
-        let back =
-            |y: ItemId| only(&mut original_items.iter().copied().filter(|&x| may_be(self.pairing, x, y)));
-        original_items.iter().filter_map(|&x| Some((x, fits(x).filter(|&y| back(y) == Some(x))?))).collect()
+        let found = mutual(original_items, patched_items, |&x, &y| may_be(self.pairing, x, y));
+        found.into_iter().map(|(n, m)| (original_items[n], patched_items[m])).collect()
     }
 
     /// Returns true for code and constants that refer to nothing of unknown identity: any of several with the same
@@ -243,14 +240,14 @@ impl Settling<'_, '_, '_> {
     fn contents_of_original(&self, item: ItemId) -> Vec<u8> {
         let mut out = Vec::new();
         let counterpart = |item: ItemId| self.pairing.result.patched_of[item.index()].map(|_| item);
-        contents(&self.pairing.original, item, &counterpart, &mut out, 0);
+        contents(&self.pairing.original, item, &counterpart, &mut out);
         out
     }
 
     fn contents_of_patched(&self, item: ItemId) -> Vec<u8> {
         let mut out = Vec::new();
         let counterpart = |item: ItemId| self.pairing.result.original_of[item.index()].map(|(item, _)| item);
-        contents(&self.pairing.patched, item, &counterpart, &mut out, 0);
+        contents(&self.pairing.patched, item, &counterpart, &mut out);
         out
     }
 
@@ -294,7 +291,8 @@ impl Settling<'_, '_, '_> {
                     fit(a, b) && may_be(self.pairing, *x, *y)
                 });
                 if !found.is_empty() {
-                    pairs.extend(found);
+                    let item_pair = |(n, m): (usize, usize)| (original_items[n].0, patched_items[m].0);
+                    pairs.extend(found.into_iter().map(item_pair));
                     break;
                 }
             }
@@ -451,25 +449,4 @@ impl Votes {
             self.of_patched.insert(item, Vote::Several);
         }
     }
-}
-
-/// Returns the pairs in which each item is the only one that fits the other.
-pub(super) fn mutual<T>(
-    original_items: &[(ItemId, T)],
-    patched_items: &[(ItemId, T)],
-    fit: impl Fn(&(ItemId, T), &(ItemId, T)) -> bool,
-) -> Vec<(ItemId, ItemId)> {
-    let only = |found: &mut dyn Iterator<Item = ItemId>| found.next().filter(|_| found.next().is_none());
-    let mut pairs = Vec::new();
-    for x in original_items {
-        let Some(y) = only(&mut patched_items.iter().filter(|y| fit(x, y)).map(|y| y.0)) else { continue };
-        let back = patched_items
-            .iter()
-            .find(|other| other.0 == y)
-            .and_then(|y| only(&mut original_items.iter().filter(|x| fit(x, y)).map(|x| x.0)));
-        if back == Some(x.0) {
-            pairs.push((x.0, y));
-        }
-    }
-    pairs
 }

@@ -1,11 +1,17 @@
 //! One of the two objects, with the facts about each item that the correlation often needs.
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use klpx_normalize::name::{self, Canonical, Suffixes};
 use klpx_normalize::object::{FileId, ItemId, Object};
 use object::elf;
 
-use super::Map;
-use crate::compare::is_allocation_tag;
+use crate::purpose::is_allocation_tag;
+
+pub(super) type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// One value for the original and one for the patched object.
+pub(super) type OnBothSides<T> = (T, T);
 
 /// The unit of items whose file only the patched object has.
 pub(super) const NEW_FILE: FileId = FileId(u32::MAX - 1);

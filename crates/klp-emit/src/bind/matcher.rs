@@ -1,35 +1,25 @@
 //! The steps of the matching, in order: globals, files, neighbours, promoted names, the remaining symbols.
 
+mod files;
+mod ties;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
-use klpx_normalize::align::best_in_order;
-use klpx_normalize::elf::{Definition, Elf, Rela, SymbolId};
-use klpx_normalize::name::{Suffixes, canonical, promotion};
-use klpx_normalize::object::{FileId, Item, ItemId, Object, Target};
+use klpx_normalize::align::mutual;
+use klpx_normalize::elf::{Definition, Elf, SymbolId};
+use klpx_normalize::name::{Suffixes, canonical};
+use klpx_normalize::object::{FileId, Item, Object};
 use object::elf;
 
-use super::SymbolEvidence;
 use super::promoted::{pair_hashes, promoted_by_hash};
+use super::symbol_evidence::SymbolEvidence;
 use crate::contents;
-use crate::field::FieldValue;
 use crate::image::Image;
 use crate::locals::{Locals, takes_part};
 
 /// The symbols of one name that are not matched yet: (witness symbols, kernel symbols).
 type Rest = (Vec<SymbolId>, Vec<SymbolId>);
-
-/// Locals of a unit, each with the local of the same name in one file of the image.
-type SymbolPairs = Vec<(SymbolId, SymbolId)>;
-
-/// The files with the highest count.
-fn with_most<C: Ord>(
-    files: Vec<(usize, SymbolPairs)>,
-    count: impl Fn(&SymbolPairs) -> C,
-) -> Vec<(usize, SymbolPairs)> {
-    let Some(most) = files.iter().map(|(_, pairs)| count(pairs)).max() else { return Vec::new() };
-    files.into_iter().filter(|(_, pairs)| count(pairs) == most).collect()
-}
 
 pub(super) struct Matcher<'a> {
     witness: &'a Object<'a>,
@@ -98,83 +88,6 @@ impl<'a> Matcher<'a> {
                 self.bind(id, found, SymbolEvidence::Global);
             }
         }
-    }
-
-    /// Binds locals by file and name.
-    fn files(&mut self, witness: &Locals) {
-        for (mine, theirs) in self.align_files(witness) {
-            self.file[mine] = Some(theirs);
-            let theirs = self.image_locals.of(theirs);
-            self.match_names(
-                witness.of(mine),
-                theirs,
-                [SymbolEvidence::FileAndName, SymbolEvidence::FileAndOrder],
-            );
-        }
-    }
-
-    /// Pairs of groups that are the same file. Names are base names, so several files can share a name. The files of
-    /// two links have the same order; if one link has more files of a name than the other, the names inside decide. A
-    /// single unit is one of the image's files of its name, and only its contents can tell which.
-    fn align_files(&mut self, witness: &Locals) -> Vec<(usize, usize)> {
-        let mut pairs = Vec::new();
-        for (name, mine) in witness.by_name() {
-            let Some(candidates) = self.image_locals.by_name().get(name) else { continue };
-            match (&mine[..], &candidates[..]) {
-                (&[unit], &[_, _, ..]) if witness.count() == 2 => {
-                    let chosen = self.choose(witness.of(unit), candidates);
-                    pairs.extend(chosen.map(|group| (unit, group)));
-                }
-                _ if mine.len() == candidates.len() => {
-                    pairs.extend(mine.iter().copied().zip(candidates.iter().copied()));
-                }
-                _ => pairs.extend(self.align_by_content(witness, mine, candidates)),
-            }
-        }
-        pairs.sort_unstable();
-        pairs
-    }
-
-    /// Chooses which of several files of one name a unit is: the only file that has most of the names of the unit's
-    /// locals, with most of the sizes. Among files that are equal so far, the only one with most of the contents is
-    /// chosen. If there is none, the locals are tied.
-    fn choose(&mut self, mine: &[SymbolId], candidates: &[usize]) -> Option<usize> {
-        let pairs_of = |&group: &usize| {
-            let rest = self.by_name(mine, self.image_locals.of(group)).into_iter();
-            let pairs = rest.flat_map(|(_, (mine, candidates))| mine.into_iter().zip(candidates));
-            (group, pairs.filter(|&(a, b)| self.same_kind(a, b)).collect::<SymbolPairs>())
-        };
-        let named = candidates.iter().map(pairs_of).filter(|(_, pairs)| !pairs.is_empty()).collect();
-        let sized = |pairs: &SymbolPairs| pairs.iter().filter(|&&(a, b)| self.sizes_agree(a, b)).count();
-        let mut best = with_most(named, |pairs| (pairs.len(), sized(pairs)));
-        if best.len() > 1 {
-            best = with_most(best, |pairs| pairs.iter().filter(|&&(a, b)| self.contents_agree(a, b)).count());
-        }
-        if let [(only, _)] = best[..] {
-            return Some(only);
-        }
-        for (a, b) in best.into_iter().flat_map(|(_, pairs)| pairs) {
-            self.tied.entry(a).or_default().push(b);
-        }
-        None
-    }
-
-    /// The order-preserving pairing that shares the most names.
-    fn align_by_content(
-        &self,
-        witness: &Locals,
-        mine: &[usize],
-        candidates: &[usize],
-    ) -> Vec<(usize, usize)> {
-        let names = |group: usize| -> HashSet<&[u8]> {
-            self.image_locals.of(group).iter().map(|&id| self.image_name(id)).collect()
-        };
-        let sets: Vec<HashSet<&[u8]>> = candidates.iter().map(|&group| names(group)).collect();
-        let shared = |n: usize, m: usize| {
-            witness.of(mine[n]).iter().filter(|&&id| sets[m].contains(self.witness_name(id))).count()
-        };
-        let pairs = best_in_order(mine.len(), candidates.len(), shared);
-        pairs.into_iter().map(|(n, m)| (mine[n], candidates[m])).collect()
     }
 
     /// Binds locals of a symbol table that lost its FILE symbols. Names that occur equally often on both sides come
@@ -339,13 +252,12 @@ impl<'a> Matcher<'a> {
         candidates: &[SymbolId],
         test: &dyn Fn(&Matcher<'_>, SymbolId, SymbolId) -> bool,
     ) -> Vec<SymbolId> {
-        let free = |&other: &SymbolId| !self.claimed[other.index()];
-        candidates
-            .iter()
-            .copied()
-            .filter(free)
-            .filter(|&other| self.may_be(id, other) && test(self, id, other))
-            .collect()
+        self.unclaimed(candidates).filter(|&other| self.may_be(id, other) && test(self, id, other)).collect()
+    }
+
+    /// The symbols to which nothing is bound yet.
+    fn unclaimed<'c>(&'c self, candidates: &'c [SymbolId]) -> impl Iterator<Item = SymbolId> + 'c {
+        candidates.iter().copied().filter(|other| !self.claimed[other.index()])
     }
 
     /// Binds every pair in which each symbol is the only fit for the other. Returns true if a pair was bound.
@@ -358,22 +270,12 @@ impl<'a> Matcher<'a> {
     ) -> bool {
         let open: Vec<SymbolId> =
             mine.iter().copied().filter(|id| self.bound[id.index()].is_none()).collect();
-        let candidates: Vec<Vec<SymbolId>> =
-            open.iter().map(|&id| self.fitting(id, image_symbols, test)).collect();
-        let mut wanted: HashMap<SymbolId, usize> = HashMap::new();
-        for id in candidates.iter().flatten() {
-            *wanted.entry(*id).or_insert(0) += 1;
+        let free: Vec<SymbolId> = self.unclaimed(image_symbols).collect();
+        let pairs = mutual(&open, &free, |&id, &other| self.may_be(id, other) && test(self, id, other));
+        for &(n, m) in &pairs {
+            self.bind(open[n], free[m], evidence);
         }
-        let mut any = false;
-        for (&id, found) in open.iter().zip(&candidates) {
-            if let [only] = found[..]
-                && wanted.get(&only) == Some(&1)
-            {
-                self.bind(id, only, evidence);
-                any = true;
-            }
-        }
-        any
+        !pairs.is_empty()
     }
 
     /// Whether scope and kind allow a match: code matches only code, and two locals must be of the same file.
@@ -415,112 +317,7 @@ impl<'a> Matcher<'a> {
         contents::unrelocated_bytes_agree(self.witness, item, self.image, address)
     }
 
-    /// Settles ties by the references of bound code with the same bytes.
-    fn settle_by_reference(&mut self, mut tied: BTreeMap<SymbolId, Vec<SymbolId>>) {
-        while !tied.is_empty() {
-            let seen = self.references_to(&tied);
-            let mut settled = Vec::new();
-            for (&id, candidates) in &tied {
-                let fits = |address: u64, found: &(FieldValue, i64)| {
-                    found.0.is(address.wrapping_add_signed(found.1))
-                };
-                let hit = |&&c: &&SymbolId| {
-                    let Some(address) = self.image.address(c) else { return false };
-                    !self.claimed[c.index()]
-                        && seen.get(&id).is_some_and(|all| all.iter().all(|f| fits(address, f)))
-                };
-                let hits: Vec<SymbolId> = candidates.iter().filter(hit).copied().collect();
-                match hits[..] {
-                    [only] => settled.push((id, only, true)),
-                    // Strings that the linker merged have one address but several names.
-                    [first, ..] if self.is_undefined(id) && self.is_one_place(&hits) => {
-                        settled.push((id, first, false))
-                    }
-                    _ => {}
-                }
-            }
-            if settled.is_empty() {
-                break;
-            }
-            for (id, found, alone) in settled {
-                tied.remove(&id);
-                if self.claimed[found.index()] {
-                    continue;
-                }
-                self.bind(id, found, SymbolEvidence::Reference);
-                if let Some((mine, image_symbols)) = self.hashes(id, found).filter(|_| alone) {
-                    self.settle_hash(&mut tied, mine, image_symbols);
-                }
-            }
-            for candidates in tied.values_mut() {
-                candidates.retain(|c| !self.claimed[c.index()]);
-            }
-            tied.retain(|_, candidates| !candidates.is_empty());
-        }
-        self.tied = tied;
-    }
-
     fn is_undefined(&self, id: SymbolId) -> bool {
         self.witness.elf.definition(id) == Definition::Undefined
-    }
-
-    /// Returns true if all symbols have the same address.
-    fn is_one_place(&self, candidates: &[SymbolId]) -> bool {
-        let mut places = candidates.iter().map(|&id| self.image.address(id));
-        let first = places.next().flatten();
-        first.is_some() && places.all(|place| place == first)
-    }
-
-    /// The hashes in the names of two symbols.
-    fn hashes(&self, mine: SymbolId, candidate: SymbolId) -> Option<(&'a [u8], &'a [u8])> {
-        Some((promotion(self.witness_name(mine))?, promotion(self.image_name(candidate))?))
-    }
-
-    /// Binds the tied names of one hash to the names of the corresponding hash in the image.
-    fn settle_hash(&mut self, tied: &mut BTreeMap<SymbolId, Vec<SymbolId>>, mine: &[u8], image_hash: &[u8]) {
-        let of_hash: Vec<SymbolId> =
-            tied.keys().copied().filter(|&id| promotion(self.witness_name(id)) == Some(mine)).collect();
-        for id in of_hash {
-            let candidates = tied.remove(&id).unwrap_or_default();
-            let free = |c: &&SymbolId| {
-                !self.claimed[c.index()] && promotion(self.image_name(**c)) == Some(image_hash)
-            };
-            if let Some(&found) = candidates.iter().find(free) {
-                self.bind(id, found, SymbolEvidence::PromotedTogether);
-            }
-        }
-    }
-
-    /// For each tied symbol: the values of fields of bound items where the witness refers to the symbol, and the offset
-    /// from it.
-    fn references_to(
-        &self,
-        tied: &BTreeMap<SymbolId, Vec<SymbolId>>,
-    ) -> HashMap<SymbolId, Vec<(FieldValue, i64)>> {
-        let items: HashMap<ItemId, SymbolId> =
-            tied.keys().filter_map(|&id| Some((self.witness.symbol_item(id)?, id))).collect();
-        let wanted = |target| match target {
-            Target::Item { item, offset } => Some((*items.get(&item)?, offset)),
-            Target::External { symbol, offset } => tied.contains_key(&symbol).then_some((symbol, offset)),
-            _ => None,
-        };
-        let mut seen: HashMap<SymbolId, Vec<(FieldValue, i64)>> = HashMap::new();
-        for owner in self.witness.item_ids() {
-            let item = self.witness.item(owner);
-            let Some((to, _)) = self.bound[item.symbol.index()] else { continue };
-            let Some(address) = self.image.address(to) else { continue };
-            let leads = |rela: &Rela| wanted(self.witness.resolve(item.section, rela));
-            if !self.witness.item_relocations(owner).iter().any(|rela| leads(rela).is_some()) {
-                continue;
-            }
-            for site in contents::sites(self.witness, owner, self.image, address).unwrap_or_default() {
-                if let Some((id, offset)) = leads(site.rela)
-                    && let Some(value) = site.value(self.witness, item.section, self.image)
-                {
-                    seen.entry(id).or_default().push((value, offset));
-                }
-            }
-        }
-        seen
     }
 }

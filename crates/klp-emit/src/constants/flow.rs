@@ -5,47 +5,23 @@
 //! such registers, joined over all ways that lead there. Memory never has the address, because storing it ends the
 //! analysis. Any instruction that is not known to be harmless also ends the analysis.
 
+mod branch;
+mod effect;
+mod ways;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
-};
-use klpx_diagnosis::Offset;
-use klpx_inline_check::reach::reach;
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::name::is_apart;
-use klpx_normalize::object::{ItemId, Object, Role, Target};
+use klpx_normalize::object::{ItemId, Object, Target};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::readers::{ReaderFunction, is_assembly, reader_of};
-use super::{holder, text};
-
-/// A set of general registers, one bit each.
-type RegisterSet = u16;
-
-const fn bit(number: usize) -> RegisterSet {
-    1 << number
-}
-
-const RAX: RegisterSet = bit(0);
-const RCX: RegisterSet = bit(1);
-const RDX: RegisterSet = bit(2);
-const RSI: RegisterSet = bit(6);
-const RDI: RegisterSet = bit(7);
-
-/// The argument registers, in the order of the arguments.
-const ARGUMENTS: [RegisterSet; 6] = [RDI, RSI, RDX, RCX, bit(8), bit(9)];
-
-/// The registers that a call does not preserve.
-const CALLER_SAVED: RegisterSet = RAX | RCX | RDX | RSI | RDI | bit(8) | bit(9) | bit(10) | bit(11);
-
-/// The registers in which a function returns its result; the second one is for results of 16 bytes.
-const RESULT: RegisterSet = RAX | RDX;
-
-/// The symbol to which functions jump to return where RETHUNK is on (arch/x86/lib/retpoline.S).
-const RETURN_THUNK: &[u8] = b"__x86_return_thunk";
+use super::places::{Point, place_of};
+use branch::{BranchTarget, CalledFunction, branch_target};
+use effect::{ARGUMENTS, CALLER_SAVED, RAX, RESULT, RegisterSet, effect, general};
+use ways::Ways;
 
 /// The prefix of thunks that jump to the address in a register.
 const INDIRECT_THUNK: &str = "__x86_indirect";
@@ -55,56 +31,6 @@ const POINTER: &str = "a function that a pointer names";
 
 /// Relocations that put the address, or the distance to it, into an instruction.
 const PLAIN: [u32; 4] = [elf::R_X86_64_64.0, elf::R_X86_64_32.0, elf::R_X86_64_32S.0, elf::R_X86_64_PC32.0];
-
-/// Instructions that compute registers from registers, or compare them.
-const FOLLOWED: [Mnemonic; 43] = [
-    Mnemonic::Mov,
-    Mnemonic::Movsxd,
-    Mnemonic::Movsx,
-    Mnemonic::Movzx,
-    Mnemonic::Lea,
-    Mnemonic::Add,
-    Mnemonic::Sub,
-    Mnemonic::Adc,
-    Mnemonic::Sbb,
-    Mnemonic::Inc,
-    Mnemonic::Dec,
-    Mnemonic::And,
-    Mnemonic::Or,
-    Mnemonic::Xor,
-    Mnemonic::Not,
-    Mnemonic::Neg,
-    Mnemonic::Shl,
-    Mnemonic::Shr,
-    Mnemonic::Sar,
-    Mnemonic::Imul,
-    Mnemonic::Cdqe,
-    Mnemonic::Cqo,
-    Mnemonic::Xchg,
-    Mnemonic::Cmp,
-    Mnemonic::Test,
-    Mnemonic::Bt,
-    Mnemonic::Nop,
-    Mnemonic::Cmova,
-    Mnemonic::Cmovae,
-    Mnemonic::Cmovb,
-    Mnemonic::Cmovbe,
-    Mnemonic::Cmove,
-    Mnemonic::Cmovne,
-    Mnemonic::Cmovg,
-    Mnemonic::Cmovge,
-    Mnemonic::Cmovl,
-    Mnemonic::Cmovle,
-    Mnemonic::Cmovs,
-    Mnemonic::Cmovns,
-    Mnemonic::Cmovo,
-    Mnemonic::Cmovno,
-    Mnemonic::Cmovp,
-    Mnemonic::Cmovnp,
-];
-
-/// A place in code: its function, and the offset in the section.
-type Point = (ItemId, u64);
 
 /// Follows the address of the table in section `table` through `roots` and their unlikely parts. Returns the functions
 /// to which the address is passed; none of these keeps it.
@@ -148,128 +74,6 @@ pub(super) fn follow(
         }
     }
     Ok(flow.handed)
-}
-
-fn place_of(object: &Object<'_>, (item, place): Point) -> String {
-    Offset(place.wrapping_sub(object.item(item).entry) as i64).behind(text(object, item))
-}
-
-/// Ways through code that the instructions don't show.
-struct Ways {
-    /// Ways from static branches to their targets (`__jump_table`), and from instructions that may fault to the code
-    /// that runs then (`__ex_table`).
-    aside: BTreeMap<Point, BTreeSet<Point>>,
-    /// Instructions that, on a fault, may continue in code without a name.
-    unnamed: BTreeSet<Point>,
-    /// Places to which data refers: targets of jump tables.
-    named: BTreeSet<Point>,
-    /// Functions to which data refers by distances, so that the exact places are not known.
-    relative: BTreeSet<ItemId>,
-    /// Places to which code without a name leads: from alternatives and their jumps.
-    stray: BTreeSet<Point>,
-}
-
-impl Ways {
-    fn of(object: &Object<'_>) -> Ways {
-        let mut ways = Ways {
-            aside: BTreeMap::new(),
-            unnamed: BTreeSet::new(),
-            named: BTreeSet::new(),
-            relative: BTreeSet::new(),
-            stray: BTreeSet::new(),
-        };
-        let target = |section, rela: &Rela| match object.resolve(section, rela) {
-            Target::Item { item, offset } if object.item(item).code => {
-                Some((item, object.item(item).entry.wrapping_add_signed(offset)))
-            }
-            _ => None,
-        };
-        for section in object.elf.section_ids() {
-            let relocations = object.elf.relocations(section);
-            match object.role(section) {
-                Role::Unloaded | Role::BuildOnly => {}
-                Role::Table(table) => {
-                    let table = &object.tables[table.index()];
-                    if !matches!(table.kind.name, "__jump_table" | "__ex_table") {
-                        continue;
-                    }
-                    for pair in relocations.windows(2) {
-                        let entry = pair[0].r_offset.get(LE);
-                        if entry % u64::from(table.entry_size) == 0
-                            && pair[1].r_offset.get(LE) == entry + 4
-                            && let Some(from) = target(section, &pair[0])
-                        {
-                            match target(section, &pair[1]) {
-                                Some(to) => ways.aside.entry(from).or_default().insert(to),
-                                None => ways.unnamed.insert(from),
-                            };
-                        }
-                    }
-                }
-                Role::Code => {
-                    for rela in relocations {
-                        if holder(object, section, rela.r_offset.get(LE)).is_none() {
-                            ways.stray.extend(target(section, rela));
-                        }
-                    }
-                }
-                _ => {
-                    for rela in relocations {
-                        let Some(to) = target(section, rela) else { continue };
-                        ways.named.insert(to);
-                        if object.relocation_kind(rela).is_none_or(|kind| kind.pc_relative) {
-                            ways.relative.insert(to.0);
-                        }
-                    }
-                }
-            }
-        }
-        ways
-    }
-}
-
-/// The target of a branch or call.
-enum BranchTarget {
-    /// A place in the code that is followed.
-    Within(Point),
-    /// Code without a name that only tests processor features, and comes back (`_static_cpu_has` of
-    /// arch/x86/include/asm/cpufeature.h).
-    Elsewhere,
-    /// Other code without a name.
-    Unnamed,
-    /// The caller, by a return.
-    Return,
-    /// Another function.
-    Function(CalledFunction),
-}
-
-/// A function that is called.
-struct CalledFunction {
-    /// The function's name, or a description of it.
-    name: String,
-    /// True if the function follows the C calling convention.
-    plain: bool,
-    /// What is known of the function, if it keeps nothing.
-    reader: Option<&'static ReaderFunction>,
-}
-
-impl CalledFunction {
-    /// A callee about which nothing is known.
-    fn unknown(name: &str) -> CalledFunction {
-        CalledFunction { name: name.to_owned(), plain: false, reader: None }
-    }
-
-    /// A callee in this file. Where a function is not traced, its caller may rely on registers that the function leaves
-    /// alone (GCC's -fipa-ra).
-    fn here(object: &Object<'_>, item: ItemId) -> CalledFunction {
-        CalledFunction { name: text(object, item), plain: reach(object, item).is_ok(), reader: None }
-    }
-
-    /// A callee in another file.
-    fn outside(name: &[u8]) -> CalledFunction {
-        let plain = !is_assembly(name);
-        CalledFunction { name: String::from_utf8_lossy(name).into_owned(), plain, reader: reader_of(name) }
-    }
 }
 
 struct Flow<'o, 'd> {
@@ -369,7 +173,7 @@ impl Flow<'_, '_> {
         for &aside in self.ways.aside.get(&point).into_iter().flatten() {
             self.reach(aside, before);
         }
-        let effect = self.effect(&instruction, before, in_memory, in_immediate);
+        let effect = effect(&mut self.info, &instruction, before, in_memory, in_immediate);
         let after = match effect {
             Ok(after) => after,
             Err(what) => return Err(format!("{} {what}", place_of(self.object, point))),
@@ -387,7 +191,7 @@ impl Flow<'_, '_> {
             }
             FlowControl::Return => self.give_back(point, after)?,
             FlowControl::Call | FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
-                let to = self.branch(item, &instruction, branch);
+                let to = branch_target(self.object, item, &instruction, branch);
                 self.go(point, &instruction, to, after)?;
             }
             FlowControl::IndirectCall => {
@@ -399,40 +203,6 @@ impl Flow<'_, '_> {
             _ => return fail("goes where klpx does not follow the address"),
         }
         Ok(())
-    }
-
-    fn branch(&self, item: ItemId, instruction: &Instruction, rela: Option<&Rela>) -> BranchTarget {
-        let object = self.object;
-        let shape = object.item(item);
-        let Some(rela) = rela else {
-            let target = instruction.near_branch_target();
-            if instruction.flow_control() != FlowControl::Call && (shape.start..shape.end).contains(&target) {
-                return BranchTarget::Within((item, target));
-            }
-            return BranchTarget::Function(CalledFunction::unknown("a function beside it"));
-        };
-        match object.resolve(shape.section, rela) {
-            Target::Item { item: to, offset } if object.item(to).code => {
-                let part = to == item
-                    || is_apart(object.item_name(to))
-                    || is_apart(object.item_name(item)) && offset != 0;
-                match part && instruction.flow_control() != FlowControl::Call {
-                    true => BranchTarget::Within((to, object.item(to).entry.wrapping_add_signed(offset))),
-                    false => BranchTarget::Function(CalledFunction::here(object, to)),
-                }
-            }
-            Target::External { symbol, .. } => match object.elf.symbol_name(symbol) {
-                RETURN_THUNK if instruction.flow_control() != FlowControl::Call => BranchTarget::Return,
-                name => BranchTarget::Function(CalledFunction::outside(name)),
-            },
-            Target::Literal { section, .. } if instruction.flow_control() != FlowControl::Call => {
-                match object.elf.section_name(section) {
-                    b".altinstr_aux" => BranchTarget::Elsewhere,
-                    _ => BranchTarget::Unnamed,
-                }
-            }
-            _ => BranchTarget::Function(CalledFunction::unknown("code that has no name")),
-        }
     }
 
     fn go(
@@ -569,81 +339,4 @@ impl Flow<'_, '_> {
         }
         Ok(())
     }
-
-    /// The registers that may have the address after an instruction, wherever it leads. Fails if the instruction does
-    /// something that klpx does not follow.
-    fn effect(
-        &mut self,
-        instruction: &Instruction,
-        before: RegisterSet,
-        in_memory: bool,
-        in_immediate: bool,
-    ) -> Result<RegisterSet, &'static str> {
-        let mnemonic = instruction.mnemonic();
-        let address = general(instruction.memory_base()) | general(instruction.memory_index());
-        if mnemonic == Mnemonic::Lea {
-            let to = general(instruction.op0_register());
-            return Ok(match in_memory || address & before != 0 {
-                true => before | to,
-                false => before & !to,
-            });
-        }
-        let info = self.info.info(instruction);
-        let mut by_address = 0;
-        let mut stores = false;
-        for memory in info.used_memory() {
-            let registers = general(memory.base()) | general(memory.index());
-            by_address |= registers;
-            let stack = memory.base() == Register::RSP && instruction.is_stack_instruction();
-            if writes(memory.access()) {
-                stores = true;
-                if registers & before != 0 || in_memory && !stack {
-                    return Err("may write to it");
-                }
-            }
-        }
-        // A register that only addresses memory is not read as a value.
-        for (n, operand) in instruction.op_kinds().enumerate() {
-            if operand == OpKind::Register && reads(info.op_access(n as u32)) {
-                by_address &= !general(instruction.op_register(n as u32));
-            }
-        }
-        let mut value = in_immediate;
-        let (mut written, mut replaced, mut others) = (0, 0, false);
-        for used in info.used_registers() {
-            let register = general(used.register());
-            value |= reads(used.access()) && register & before & !by_address != 0;
-            if writes(used.access()) {
-                written |= register;
-                others |= register == 0 && used.register() != Register::RSP;
-                let whole = used.register().is_gpr32() || used.register().is_gpr64();
-                replaced |= if used.access() == OpAccess::Write && whole { register } else { 0 };
-            }
-        }
-        if !value {
-            return Ok(before & !replaced);
-        }
-        if stores {
-            return Err("may store its address");
-        }
-        let leads = !matches!(instruction.flow_control(), FlowControl::Next);
-        if leads || others || !FOLLOWED.contains(&mnemonic) {
-            return Err("does something with its address that klpx does not follow");
-        }
-        Ok(before | written)
-    }
-}
-
-/// The bit of a general register or of a part of it; 0 for other registers.
-fn general(register: Register) -> RegisterSet {
-    let full = register.full_register();
-    if full.is_gpr64() && full != Register::RSP { bit(full.number()) } else { 0 }
-}
-
-fn reads(access: OpAccess) -> bool {
-    matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
-}
-
-fn writes(access: OpAccess) -> bool {
-    matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }

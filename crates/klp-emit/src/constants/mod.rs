@@ -9,6 +9,7 @@
 //! address. Never decides what is replaced.
 
 mod flow;
+mod places;
 mod readers;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use object::endian::LittleEndian as LE;
 
 use crate::arch;
 use crate::plan::ComparedUnit;
+use places::{holder, text};
 
 /// The functions of the patched build that must be replaced so that a changed constant of a unit can be carried.
 ///
@@ -109,17 +111,6 @@ fn roots(object: &Object<'_>, users: &BTreeSet<ItemId>) -> BTreeSet<ItemId> {
         }
     }
     roots
-}
-
-/// The item to which a place of a section belongs.
-fn holder(object: &Object<'_>, section: SectionId, at: u64) -> Option<ItemId> {
-    let behind = object.items().partition_point(|item| (item.section, item.start) <= (section, at));
-    let item = object.items().get(behind.checked_sub(1)?)?;
-    (item.section == section && at < item.end).then_some(ItemId(behind as u32 - 1))
-}
-
-fn text(object: &Object<'_>, item: ItemId) -> String {
-    String::from_utf8_lossy(object.item_name(item)).into_owned()
 }
 
 /// A constant table in one of the builds.

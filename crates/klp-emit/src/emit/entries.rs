@@ -23,9 +23,9 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::references::late_alternative;
-use super::{ALLOC, EXEC, Emitter, LINK_ORDER, Outside, WRITE};
+use super::{ALLOC, EXEC, Emitter, LINK_ORDER, OutputPlace, Outside, WRITE};
 use crate::arch;
-use crate::closure::{Piece, ReferenceOrigin, place_of};
+use crate::closure::{Piece, Reference, ReferenceOrigin, place_of};
 use crate::plan::VMLINUX;
 use crate::writer::{Relocation, Sec};
 
@@ -82,10 +82,11 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let out = &mut self.out.sections[section.0];
         let at = out.size();
         out.data.extend_from_slice(bytes);
-        self.entries.insert((unit, entry.table, entry.index), (section, at));
+        self.entries.insert((unit, entry.table, entry.index), OutputPlace { section, offset: at });
         for rela in object.relocations_in(from, start, end) {
-            let to = at + (rela.r_offset.get(LE) - start);
-            self.relocate(unit, ReferenceOrigin::Table, entry.owner, from, rela, (section, to));
+            let offset = at + (rela.r_offset.get(LE) - start);
+            let reference = Reference { origin: ReferenceOrigin::Table, section: from, rela };
+            self.relocate(unit, entry.owner, reference, OutputPlace { section, offset });
         }
     }
 
@@ -116,7 +117,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let Some(rela) = object.relocations_in(from, start + key_at, start + key_at + 1).first() else {
             return true;
         };
-        let referent = self.closure.referent(unit, ReferenceOrigin::Table, from, rela);
+        let referent =
+            self.closure.referent(unit, Reference { origin: ReferenceOrigin::Table, section: from, rela });
         let Some(Ok((outside, name))) = self.outside(unit, referent) else { return true };
         if !outside.is_late() {
             return true;

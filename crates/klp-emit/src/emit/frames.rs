@@ -9,8 +9,8 @@ use klpx_normalize::frames::{Frame, frames};
 use klpx_normalize::object::{ItemId, Target};
 use object::elf;
 
-use super::{ALLOC, Emitter};
-use crate::closure::{Piece, ReferenceOrigin};
+use super::{ALLOC, Emitter, OutputPlace};
+use crate::closure::{Piece, Reference, ReferenceOrigin};
 
 /// The alignment of a file's frames. If a file's frames did not end on it, a linker would put a terminator there.
 const ALIGN: usize = 8;
@@ -53,8 +53,9 @@ impl Emitter<'_, '_, '_> {
         let at = append(&mut out.data, frame.bytes);
         let back = (at + 4 - common) as u32;
         out.data[at + 4..at + 8].copy_from_slice(&back.to_le_bytes());
-        let place = at as u64 + klpx_normalize::frames::CODE;
-        self.relocate(unit, ReferenceOrigin::Table, item, from, frame.code, (section, place));
+        let offset = at as u64 + klpx_normalize::frames::CODE;
+        let reference = Reference { origin: ReferenceOrigin::Table, section: from, rela: frame.code };
+        self.relocate(unit, item, reference, OutputPlace { section, offset });
     }
 }
 

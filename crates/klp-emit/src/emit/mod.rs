@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::name::{prefix_mark, without_promotion};
-use klpx_normalize::object::{ItemId, Role, TableId};
+use klpx_normalize::object::{ItemId, Role, SectionRange, TableId};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -89,6 +89,13 @@ impl Outside {
     }
 }
 
+/// A place in the module's object.
+#[derive(Clone, Copy)]
+struct OutputPlace {
+    section: Sec,
+    offset: u64,
+}
+
 /// The place of a piece. The anchor is the piece's entry or first byte.
 #[derive(Clone, Copy)]
 struct Placed {
@@ -104,7 +111,7 @@ struct Emitter<'c, 'u, 'd> {
     out: Relocatable,
     sections: BTreeMap<Vec<u8>, (Sec, SymbolIndex)>,
     placed: BTreeMap<(usize, Piece), Placed>,
-    entries: BTreeMap<(usize, TableId, u32), (Sec, u64)>,
+    entries: BTreeMap<(usize, TableId, u32), OutputPlace>,
     externals: BTreeMap<String, SymbolIndex>,
     veneers: BTreeMap<(SymbolIndex, i64), SymbolIndex>,
     /// By unit: whether its functions begin with landing pads if indirect branches may reach them.
@@ -202,13 +209,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
     fn place(&mut self, unit: usize, piece: Piece) {
         let object = self.unit(unit).patched;
-        let (from, start, entry, end) = match piece {
-            Piece::Item(item) => {
-                let item = object.item(item);
-                (item.section, item.start, item.entry, item.end)
-            }
-            Piece::Bytes { section, start, end } => (section, start, start, end),
-        };
+        let (SectionRange { section: from, start, end }, entry) = self.source_range(unit, piece);
         let section = self.section_for(unit, from);
         let fill = if object.role(from) == Role::Code { arch::filler(object.arch) } else { 0 };
         let align = object.elf.section(from).sh_addralign.get(LE).max(1);

@@ -1,16 +1,17 @@
 //! Finds the final target of each relocation of the placed code and data.
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
-use klpx_normalize::elf::{Rela, SectionId, SymbolId};
-use klpx_normalize::object::{ItemId, Object, Role};
+use klpx_normalize::elf::SymbolId;
+use klpx_normalize::object::{Item, ItemId, Object, Role, SectionRange};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
-use super::{Emitter, Outside, Placed};
+use super::{Emitter, OutputPlace, Outside, Placed};
 use crate::arch::{self, VENEER, Veneer};
-use crate::closure::{Piece, ReferenceOrigin, Referent, is_branch, place_of};
+use crate::callers::is_branch;
+use crate::closure::{Piece, Reference, ReferenceOrigin, Referent, place_of};
 use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
-use crate::writer::{Relocation, Sec, Symbol, SymbolIndex, SymbolPlace};
+use crate::writer::{Relocation, Symbol, SymbolIndex, SymbolPlace};
 
 impl Emitter<'_, '_, '_> {
     pub(super) fn find_late(&mut self, unit: usize, piece: Piece) {
@@ -18,12 +19,13 @@ impl Emitter<'_, '_, '_> {
         if builds.is_vmlinux() {
             return;
         }
-        let (section, start, end, entry) = self.source_range(unit, piece);
+        let (SectionRange { section, start, end }, entry) = self.source_range(unit, piece);
         if builds.patched.role(section) != Role::Code {
             return;
         }
+        let origin = ReferenceOrigin::Piece(piece);
         for rela in builds.patched.relocations_in(section, start, end) {
-            let referent = self.closure.referent(unit, ReferenceOrigin::Piece(piece), section, rela);
+            let referent = self.closure.referent(unit, Reference { origin, section, rela });
             let late = matches!(self.outside(unit, referent), Some(Ok((outside, _))) if outside.is_late());
             match piece {
                 Piece::Item(item) if late => {
@@ -35,26 +37,28 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    fn source_range(&self, unit: usize, piece: Piece) -> (SectionId, u64, u64, u64) {
+    /// The bytes of a piece in the patched object, and the offset of the piece's entry in the section.
+    pub(super) fn source_range(&self, unit: usize, piece: Piece) -> (SectionRange, u64) {
         match piece {
             Piece::Item(item) => {
-                let item = self.unit(unit).patched.item(item);
-                (item.section, item.start, item.end, item.entry)
+                let &Item { section, start, end, entry, .. } = self.unit(unit).patched.item(item);
+                (SectionRange { section, start, end }, entry)
             }
-            Piece::Bytes { section, start, end } => (section, start, end, start),
+            Piece::Bytes { section, start, end } => (SectionRange { section, start, end }, start),
         }
     }
 
     pub(super) fn relocate_piece(&mut self, unit: usize, piece: Piece) {
-        let (section, start, end, _) = self.source_range(unit, piece);
+        let (SectionRange { section, start, end }, _) = self.source_range(unit, piece);
         let Some(placed) = self.placed.get(&(unit, piece)).copied() else { return };
         let owner = match piece {
             Piece::Item(item) => item,
             Piece::Bytes { .. } => ItemId(0),
         };
         for rela in self.unit(unit).patched.relocations_in(section, start, end) {
-            let to = placed.start + (rela.r_offset.get(LE) - start);
-            self.relocate(unit, ReferenceOrigin::Piece(piece), owner, section, rela, (placed.section, to));
+            let offset = placed.start + (rela.r_offset.get(LE) - start);
+            let reference = Reference { origin: ReferenceOrigin::Piece(piece), section, rela };
+            self.relocate(unit, owner, reference, OutputPlace { section: placed.section, offset });
         }
         self.relocate_branches(unit, piece, placed);
         let name = self.out.sections[placed.section.0].name.clone();
@@ -68,36 +72,38 @@ impl Emitter<'_, '_, '_> {
             Piece::Item(item) => item,
             Piece::Bytes { .. } => ItemId(0),
         };
-        let (section, start, _, _) = self.source_range(unit, piece);
-        for rela in self.closure.direct_branches(unit, piece) {
-            let to = placed.start + (rela.r_offset.get(LE) - start);
-            let field = to as usize..to as usize + 4;
+        let (SectionRange { section, start, .. }, _) = self.source_range(unit, piece);
+        for rela in &self.closure.direct_branches(unit, piece) {
+            let offset = placed.start + (rela.r_offset.get(LE) - start);
+            let field = offset as usize..offset as usize + 4;
             if self.unit(unit).patched.arch.wants_clear_fields()
                 && let Some(bytes) = self.out.sections[placed.section.0].data.get_mut(field)
             {
                 bytes.fill(0); // the loader takes no other
             }
-            self.relocate(unit, ReferenceOrigin::Piece(piece), owner, section, &rela, (placed.section, to));
+            let reference = Reference { origin: ReferenceOrigin::Piece(piece), section, rela };
+            self.relocate(unit, owner, reference, OutputPlace { section: placed.section, offset });
         }
     }
 
+    /// Writes the relocation of a reference at a place of the module's object. `owner` is the item that a diagnosis
+    /// names.
     pub(super) fn relocate(
         &mut self,
         unit: usize,
-        from: ReferenceOrigin,
         owner: ItemId,
-        section: SectionId,
-        rela: &Rela,
-        (out, offset): (Sec, u64),
+        reference: Reference<'_>,
+        place: OutputPlace,
     ) {
         let object = self.unit(unit).patched;
+        let Reference { origin, section, rela } = reference;
         let kind = match object.relocation_kind(rela) {
             Some(kind) if kind.code == 0 => return,
             Some(kind) if kind.in_module => kind,
             _ => return self.faults.push(relocation_type(place_of(object, owner), rela.r_type(LE, false).0)),
         };
         let bias = if object.role(section) == Role::Code { object.arch.pc_bias(kind) } else { 0 };
-        let referent = self.closure.referent(unit, from, section, rela);
+        let referent = self.closure.referent(unit, reference);
         let (symbol, addend) = match referent {
             Referent::Absolute(value) => (None, value - bias),
             Referent::Copied(other, piece, delta) => {
@@ -110,14 +116,14 @@ impl Emitter<'_, '_, '_> {
                 }
             }
             Referent::Entry(table, entry, delta) => match self.entries.get(&(unit, table, entry)).copied() {
-                Some((section, at)) => (self.section_symbol(section), at as i64 + delta - bias),
+                Some(copy) => (self.section_symbol(copy.section), copy.offset as i64 + delta - bias),
                 None => return self.faults.push(not_copied(place_of(object, owner))),
             },
             Referent::Original(_, delta) | Referent::Inner(_, delta) | Referent::External(_, delta) => {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, name))) => {
-                        if matches!(from, ReferenceOrigin::Piece(_)) && !is_branch(object, section, rela) {
-                            self.check_address(&outside, &name, place_of_reference(object, from, owner));
+                        if matches!(origin, ReferenceOrigin::Piece(_)) && !is_branch(object, section, rela) {
+                            self.check_address(&outside, &name, place_of_reference(object, origin, owner));
                         }
                         let symbol = self.external(&outside);
                         let far = || outside.is_late() || self.lacks_landing_pad(unit, referent);
@@ -135,7 +141,8 @@ impl Emitter<'_, '_, '_> {
                 }
             }
         };
-        self.out.sections[out.0].relocate(Relocation { offset, kind: kind.code, symbol, addend });
+        let relocation = Relocation { offset: place.offset, kind: kind.code, symbol, addend };
+        self.out.sections[place.section.0].relocate(relocation);
     }
 
     /// Checks an address that is taken: it may be called.
@@ -321,8 +328,8 @@ impl Emitter<'_, '_, '_> {
 }
 
 /// The function or datum that contains a reference; unnamed bytes have no place.
-fn place_of_reference(object: &Object<'_>, from: ReferenceOrigin, owner: ItemId) -> DiagnosisPlace {
-    match from {
+fn place_of_reference(object: &Object<'_>, origin: ReferenceOrigin, owner: ItemId) -> DiagnosisPlace {
+    match origin {
         ReferenceOrigin::Piece(Piece::Bytes { .. }) => DiagnosisPlace::default(),
         _ => place_of(object, owner),
     }

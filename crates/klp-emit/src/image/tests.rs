@@ -1,5 +1,7 @@
 //! Small kernels and modules, and the positions of their symbols.
 
+use std::path::Path;
+
 use super::*;
 use klpx_testkit::fixture::Fixture;
 

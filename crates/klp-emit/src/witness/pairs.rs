@@ -1,6 +1,9 @@
 //! Pairs of a unit and a kernel that agree or differ, in a few lines of assembly. Test code only.
 
 use super::*;
+use crate::bind::Binding;
+use crate::image::Image;
+use klpx_normalize::object::{ItemId, Object};
 use klpx_testkit::fixture::{ARM64_CLANG, Fixture, Toolchain, X86_64};
 
 /// A unit, a kernel, and how the unit's `f` agrees with the kernel's, if it does.

@@ -1,7 +1,12 @@
 //! Comparison of small objects with images, made at run time.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::bind::Binding;
+use crate::image::Image;
 use klpx_normalize::elf::ElfFile;
+use klpx_normalize::object::{ItemId, Object};
 use klpx_testkit::fixture::Fixture;
 
 const ONE: &str = "extern int other(int); extern const char *pick(int);

@@ -21,7 +21,9 @@ use object::elf;
 
 use crate::image::Image;
 
-use super::{ANOTHER_BUILD, Agreement, Mismatch, Witness};
+use super::agreement::{Agreement, Mismatch};
+use super::check::ANOTHER_BUILD;
+use super::compare::{REMEDY, Witness};
 
 /// Why an item of a unit may differ in the kernel, or be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,7 +154,7 @@ impl Witness<'_, '_> {
                 self.witness.name(),
                 self.image.object()
             ),
-            super::REMEDY,
+            REMEDY,
         )
         .place(DiagnosisPlace::file(self.image.path(), None))
         .detail(each.iter().map(ToString::to_string))

@@ -2,6 +2,8 @@
 
 use super::*;
 use klpx_normalize::elf::ElfFile;
+use object::elf;
+use object::endian::LittleEndian as LE;
 
 fn symbol(name: &[u8], binding: u8, place: SymbolPlace) -> Symbol {
     Symbol { name: name.to_vec(), binding, kind: 2, other: 0, place, value: 0, size: 4 }

@@ -5,7 +5,7 @@ use klpx_normalize::elf::Rela;
 use klpx_normalize::object::Object;
 use object::endian::{I64, LittleEndian as LE, U64};
 
-use crate::closure::Piece;
+use super::pieces::Piece;
 
 /// The relocations that the branches out of a piece would have, sorted by place. Fails with the place in the section of
 /// a branch out that can't have a relocation.

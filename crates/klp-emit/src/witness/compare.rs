@@ -1,0 +1,376 @@
+//! Compares one item: its bytes, its references, and the contents of constants to which it refers.
+
+use hashbrown::HashMap;
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
+use klpx_normalize::arch::NONE;
+use klpx_normalize::elf::{Rela, SymbolId};
+use klpx_normalize::object::{Item, ItemId, Object, SectionRange, Target};
+use object::elf;
+use object::endian::LittleEndian as LE;
+
+use super::agreement::{Agreement, Mismatch};
+use crate::arch;
+use crate::bind::Binding;
+use crate::branches::{self, Shift};
+use crate::contents::{self, PlaceContents, PlacedRelocation};
+use crate::field::FieldValue;
+use crate::image::Image;
+
+/// Data that names the build, or that is written after the link of vmlinux.
+const BUILD_IDENTITY: [(&[u8], &str); 4] = [
+    (b"linux_banner", "who built it, where and when (init/version-timestamp.c)"),
+    (b"linux_proc_banner", "who built it, and where (init/version.c)"),
+    (b"init_uts_ns", "the build's number and time (init/version-timestamp.c)"),
+    (b"main_extable_sort_needed", "cleared when scripts/sorttable has sorted the table"),
+];
+
+/// The remedy for any difference.
+pub const REMEDY: &str = "give klpx what this kernel was built with: the configuration as it was (not sent through another \
+                      machine's olddefconfig), the same compiler, the same flags and make variables (--make), \
+                      the very source";
+
+/// How many levels of literals that refer to literals are followed (an array of strings in a jump table's section).
+const DEPTH: u32 = 4;
+
+/// Compares the items of one object with the kernel's.
+pub struct Witness<'b, 'a> {
+    pub(super) binding: &'b Binding<'a>,
+    pub(super) witness: &'a Object<'a>,
+    pub(super) image: &'a Image<'a>,
+}
+
+impl<'b, 'a> Witness<'b, 'a> {
+    /// A comparison based on a binding.
+    pub fn new(binding: &'b Binding<'a>) -> Witness<'b, 'a> {
+        Witness { binding, witness: binding.witness(), image: binding.image() }
+    }
+
+    /// Returns true for code that a call can reach: a function with a size.
+    pub fn is_function(&self, id: ItemId) -> bool {
+        let item = self.witness.item(id);
+        item.code && self.witness.elf.symbol_type(item.symbol) == elf::STT_FUNC.0
+    }
+
+    /// Compares one item.
+    ///
+    /// # Errors
+    /// How the item differs.
+    pub fn compare(&self, id: ItemId) -> Result<Agreement, Mismatch> {
+        let Some(entry) = self.binding.item_address(id) else { return Err(self.unbound(id)) };
+        let item = self.witness.item(id);
+        match self.compare_bytes(id, item, entry) {
+            Ok(()) => Ok(Agreement::Identical),
+            Err(mismatch) if item.code => {
+                let arch = self.witness.arch;
+                if arch::branch_lengths_vary(arch) && self.compare_instructions(id, item, entry) {
+                    Ok(Agreement::Branches)
+                } else if arch::shortened_pair(arch).is_some() && self.compare_relaxed(id, item, entry) {
+                    Ok(Agreement::Relaxed)
+                } else {
+                    Err(mismatch)
+                }
+            }
+            Err(_) if BUILD_IDENTITY.iter().any(|(name, _)| *name == self.witness.item_name(id)) => {
+                Ok(Agreement::BuildIdentity)
+            }
+            Err(mismatch) => Err(mismatch),
+        }
+    }
+
+    fn unbound(&self, id: ItemId) -> Mismatch {
+        let diagnosis = self.binding.item(id).err().unwrap_or_else(|| {
+            Diagnosis::new(
+                &codes::NOT_IN_KERNEL,
+                "the kernel to be patched has no such symbol",
+                format!("{} does not define it", self.image.object()),
+                REMEDY,
+            )
+            .place(DiagnosisPlace::symbol(String::from_utf8_lossy(self.witness.item_name(id))))
+        });
+        Mismatch::Unbound(Box::new(diagnosis))
+    }
+
+    fn compare_bytes(&self, id: ItemId, item: &Item, entry: u64) -> Result<(), Mismatch> {
+        let witness_bytes = self.witness.elf.symbol_size(item.symbol);
+        let image_bytes = self.image_size(item, entry);
+        if let Some(kernel) = image_bytes.filter(|&size| witness_bytes != 0 && size != witness_bytes) {
+            return Err(Mismatch::Size { kernel, ours: witness_bytes });
+        }
+        let first = entry.wrapping_sub(item.entry - item.start);
+        let range = SectionRange { section: item.section, start: item.start, end: self.end(item) };
+        if let Some(at) = contents::first_difference(self.witness, range, self.image, first) {
+            return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
+        }
+        let own = Shift::none(id);
+        self.compare_references(range, first, &own, 0).map_err(|(at, kernel, witness_bytes)| {
+            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours: witness_bytes }
+        })
+    }
+
+    /// The end of an item, without the padding before the next item. A relocatable link and the final link fill the
+    /// gaps between files differently.
+    fn end(&self, item: &Item) -> u64 {
+        let after = item.entry + self.witness.elf.symbol_size(item.symbol);
+        if !item.code || after == item.entry || after > item.end {
+            return item.end;
+        }
+        let gap = self.witness.range(item.section, after, item.end);
+        item.end - self.witness.arch.padding_at_end(gap)
+    }
+
+    /// The size of the image's counterpart, if the image's symbol gives it.
+    fn image_size(&self, item: &Item, entry: u64) -> Option<u64> {
+        let (symbol, _) = self.binding.counterpart(item.symbol)?;
+        let size = self.image.elf.symbol_size(symbol);
+        (size != 0 && self.image.address(symbol) == Some(entry)).then_some(size)
+    }
+
+    /// Compares all references in a range of a section, which begins at `first` in the image. On a difference, gives
+    /// the offset in the section, the image's target and the witness's target.
+    fn compare_references(
+        &self,
+        range: SectionRange,
+        first: u64,
+        own: &Shift,
+        depth: u32,
+    ) -> Result<(), (u64, String, String)> {
+        let SectionRange { section, start, end } = range;
+        let mut pages = HashMap::new();
+        for rela in self.witness.relocations_in(section, start, end) {
+            let at = rela.r_offset.get(LE);
+            let place = first.wrapping_add(at - start);
+            let relocation = PlacedRelocation { section, rela, place };
+            if !self.reference_agrees(relocation, own, &mut pages, depth) {
+                let found = contents::found(self.witness, relocation, self.image);
+                return Err((
+                    at,
+                    self.describe_found(found),
+                    self.describe_target(self.witness.resolve(section, rela)),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns true if the image's reference at a relocation's place is the one in the relocation.
+    fn reference_agrees(
+        &self,
+        relocation: PlacedRelocation<'_>,
+        own: &Shift,
+        pages: &mut HashMap<(u32, i64), u64>,
+        depth: u32,
+    ) -> bool {
+        let rela = relocation.rela;
+        if rela.r_type(LE, false).0 == NONE {
+            return true;
+        }
+        let Some(found) = contents::found(self.witness, relocation, self.image) else {
+            return false;
+        };
+        let target = self.witness.resolve(relocation.section, rela);
+        let value = match (found, target) {
+            (PlaceContents::Import(imported, a), Target::External { symbol, offset: b }) => {
+                return a == b
+                    && self.image.elf.symbol_name(imported) == self.witness.elf.symbol_name(symbol);
+            }
+            (PlaceContents::Import(..), _) => return false,
+            (PlaceContents::Value(value), _) => value,
+        };
+        if let Some(expected) = self.expected(target, own) {
+            return value.is(expected) || self.is_empty(target);
+        }
+        // A constant without an identity agrees if its contents agree.
+        let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
+        let address = match value {
+            FieldValue::Address(a) => a,
+            FieldValue::Page(page) => {
+                pages.insert(key, page);
+                return true;
+            }
+            FieldValue::Bits { bits, .. } => match pages.get(&key) {
+                Some(page) => page | bits,
+                None => return false,
+            },
+        };
+        depth < DEPTH && self.same_contents(target, address, own, depth)
+    }
+
+    /// The address that a target must have in the image, if it has an identity there.
+    fn expected(&self, target: Target, own: &Shift) -> Option<u64> {
+        match target {
+            Target::Item { item, offset } if item == own.item => {
+                let entry = self.binding.item_address(item)?;
+                Some(entry.wrapping_add_signed(own.apply(offset)?))
+            }
+            Target::Item { item, offset } => {
+                Some(self.binding.item_address(item)?.wrapping_add_signed(offset))
+            }
+            Target::External { symbol, offset } => Some(self.external(symbol)?.wrapping_add_signed(offset)),
+            Target::Absolute(value) => Some(value as u64),
+            Target::Literal { .. } | Target::Entry { .. } => None,
+        }
+    }
+
+    /// The address of a symbol of another unit or of the final link; 0 for a weak symbol that nothing defines.
+    fn external(&self, symbol: SymbolId) -> Option<u64> {
+        let name = self.witness.elf.symbol_name(symbol);
+        let bound = self.binding.counterpart(symbol).map(|(found, _)| found);
+        let defined = bound.or_else(|| self.image.global(name)).or_else(|| self.image.named(name).next());
+        match defined.and_then(|id| self.image.address(id)) {
+            Some(address) => Some(address),
+            None if self.witness.elf.symbol_binding(symbol) == elf::STB_WEAK.0 => Some(0),
+            None => None,
+        }
+    }
+
+    /// Returns true if the image's contents at `address` equal those of a target that has no identity there.
+    fn same_contents(&self, target: Target, address: u64, own: &Shift, depth: u32) -> bool {
+        let (section, start, end, offset) = match target {
+            Target::Literal { section, start, end, offset } => (section, start, end, offset),
+            Target::Item { item, offset } if self.is_anonymous(item) => {
+                let item = self.witness.item(item);
+                (item.section, item.entry, item.end, offset)
+            }
+            Target::Entry { table, entry, offset } => {
+                let (section, start, end) = self.witness.entry_range(table, entry);
+                (section, start, end, offset)
+            }
+            _ => return false,
+        };
+        let first = address.wrapping_sub(offset as u64);
+        let range = SectionRange { section, start, end };
+        if self.is_source_path(range, first) {
+            return true;
+        }
+        contents::first_difference(self.witness, range, self.image, first).is_none()
+            && self.compare_references(range, first, own, depth + 1).is_ok()
+    }
+
+    /// Returns true if a string names a source file, and the image has the same file's name at `address`, in the folder
+    /// where the kernel was built.
+    fn is_source_path(&self, range: SectionRange, address: u64) -> bool {
+        let SectionRange { section, start, end } = range;
+        let witness_path = self.witness.range(section, start, end);
+        let rest = self.witness.without_source_folder(section, witness_path);
+        if rest.len() == witness_path.len() {
+            return false;
+        }
+        let bytes = self.image.bytes_from(address).unwrap_or_default();
+        let image_path = &bytes[..bytes.iter().position(|&byte| byte == 0).map_or(0, |nul| nul + 1)];
+        let folder = image_path.strip_suffix(rest).unwrap_or(b"none");
+        folder.is_empty() || folder.starts_with(b"/") && folder.ends_with(b"/")
+    }
+
+    /// Returns true for an object of zero size in `.bss`.
+    fn is_empty(&self, target: Target) -> bool {
+        let Target::Item { item, .. } = target else { return false };
+        let item = self.witness.item(item);
+        let elf = &self.witness.elf;
+        elf.symbol_type(item.symbol) == elf::STT_OBJECT.0
+            && elf.symbol_size(item.symbol) == 0
+            && elf.section_type(item.section) == elf::SHT_NOBITS.0
+    }
+
+    /// Returns true if contents decide for an item that has no symbol in the image: a constant of the compiler, or any
+    /// read-only object.
+    fn is_anonymous(&self, id: ItemId) -> bool {
+        let item = self.witness.item(id);
+        let writable = self.witness.elf.section_flags(item.section) & elf::SHF_WRITE.0 != 0;
+        !item.code && (!writable || self.witness.anonymous(id).is_some())
+    }
+
+    fn compare_instructions(&self, id: ItemId, item: &Item, entry: u64) -> bool {
+        let Some(size) = self.image_size(item, entry) else { return false };
+        let witness_code = self.witness.range(item.section, item.entry, item.end);
+        let Some(image_code) = self.image.bytes_from(entry).and_then(|b| b.get(..size as usize)) else {
+            return false;
+        };
+        let relocations = self.witness.relocations_in(item.section, item.entry, item.end);
+        let place = |rela: &Rela| rela.r_offset.get(LE) - item.entry;
+        let Some(pairs) = branches::pair(witness_code, image_code, &|from, to| {
+            relocations.iter().any(|r| (from..to).contains(&place(r)))
+        }) else {
+            return false;
+        };
+        let own = pairs.shift(id);
+        let agrees = |pair: &branches::InstructionPair, rela: &Rela| {
+            let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
+            let relocation = PlacedRelocation { section: item.section, rela, place: there };
+            self.reference_agrees(relocation, &own, &mut HashMap::new(), 0)
+        };
+        pairs.iter().all(|pair| {
+            let inside: Vec<&Rela> = relocations.iter().filter(|r| pair.holds(place(r))).collect();
+            if pair.branch {
+                return match inside[..] {
+                    [] => pairs.same_internal_target(pair),
+                    // In a module, a branch out of its section also has a relocation.
+                    [rela]
+                        if !self.image.relocations(entry + pair.theirs, pair.their_length()).is_empty() =>
+                    {
+                        agrees(pair, rela)
+                    }
+                    [rela] => {
+                        let target = entry.wrapping_add_signed(pair.their_target);
+                        self.expected(self.witness.resolve(item.section, rela), &own) == Some(target)
+                    }
+                    _ => false,
+                };
+            }
+            pair.same_bytes(witness_code, image_code, |at| {
+                inside
+                    .iter()
+                    .find(|r| place(r) == at)
+                    .and_then(|r| Some(crate::field::length(self.witness.relocation_kind(r)?)))
+            }) && inside.iter().all(|rela| agrees(pair, rela))
+        })
+    }
+
+    /// Where the linker shortens pairs: like `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the
+    /// image.
+    fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
+        let own = Shift::none(id);
+        let mut pages = HashMap::new();
+        let Some(sites) = contents::sites(self.witness, id, self.image, entry) else { return false };
+        sites.iter().all(|site| match site.shortened {
+            None => self.reference_agrees(site.relocation, &own, &mut pages, 0),
+            Some(address) => {
+                let target = self.witness.resolve(item.section, site.relocation.rela);
+                match self.expected(target, &own) {
+                    Some(expected) => address == expected,
+                    None => self.same_contents(target, address, &own, 0),
+                }
+            }
+        })
+    }
+
+    fn describe_found(&self, found: Option<PlaceContents>) -> String {
+        match found {
+            Some(PlaceContents::Value(FieldValue::Address(a))) => self.image.describe(a),
+            Some(PlaceContents::Value(FieldValue::Page(page))) => format!("the page {page:#x}"),
+            Some(PlaceContents::Value(FieldValue::Bits { bits, .. })) => {
+                format!("a place ending in {bits:#x}")
+            }
+            Some(PlaceContents::Import(symbol, offset)) => Offset(offset).behind(self.image.name(symbol)),
+            None => "nothing".to_owned(),
+        }
+    }
+
+    fn describe_target(&self, target: Target) -> String {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match target {
+            Target::Item { item, offset } => Offset(offset).behind(text(self.witness.item_name(item))),
+            Target::External { symbol, offset } => {
+                Offset(offset).behind(text(self.witness.elf.symbol_name(symbol)))
+            }
+            Target::Literal { section, start, offset, .. } => {
+                let place = start.wrapping_add_signed(offset);
+                format!("the constant at {}+{place:#x}", text(self.witness.elf.section_name(section)))
+            }
+            Target::Entry { table, entry, .. } => {
+                let section = self.witness.tables[table.index()].section;
+                format!("entry {entry} of {}", text(self.witness.elf.section_name(section)))
+            }
+            Target::Absolute(value) => format!("{value:#x}"),
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes, words};
 use klpx_engine::{FinishedModule, Results};
 use klpx_terminal::terminal::json;
 use serde::Serialize;
@@ -99,7 +99,7 @@ impl Report {
 
 /// The SHA-256 of bytes, in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    words::hexadecimal(&Sha256::digest(bytes))
 }
 
 /// Pretty JSON with a newline at its end.

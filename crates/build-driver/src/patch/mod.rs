@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind};
-use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
+use klpx_diagnosis::{Code, Diagnosis, DiagnosisPlace, Failure, Note, Result, codes, words};
 use sha2::{Digest, Sha256};
 
 use crate::config::KernelArch;
@@ -168,7 +168,7 @@ impl PatchSet {
 impl Patch {
     /// Parses a patch.
     pub(crate) fn parse(name: &str, text: Vec<u8>) -> Result<Patch> {
-        let hash = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = words::hexadecimal(&Sha256::digest(&text));
         if text.iter().all(u8::is_ascii_whitespace) {
             return Err(Diagnosis::new(
                 &codes::PATCH_EMPTY,

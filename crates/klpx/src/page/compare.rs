@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use klpx_diagnosis::Offset;
+use klpx_diagnosis::{Offset, words};
 use klpx_engine::code::FunctionBody;
 use klpx_normalize::arch::Arch;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
@@ -83,7 +83,7 @@ pub(super) fn lines(body: &FunctionBody) -> Vec<ListingLine> {
 
 /// An arm64 instruction word in the form that an assembler's `.inst` takes.
 fn word(bytes: &[u8]) -> String {
-    bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
+    words::hexadecimal(bytes.iter().rev())
 }
 
 /// All rows of two listings.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use klpx_build_driver::Progress;
-use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
+use klpx_build_driver::kbuild::{ObjtoolRule, UnitList, objtool};
 use klpx_build_driver::process::Call;
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen, ChosenUnit};
@@ -270,15 +270,7 @@ impl Preparation<'_> {
         let outcome = self.context.runner.run(&call)?;
         match outcome.success {
             true => Ok(to.to_owned()),
-            false => Err(Diagnosis::new(
-                &codes::OBJTOOL_FAILED,
-                "objtool fails on a unit",
-                "without objtool's tables the code would not be what the kernel's own build makes",
-                "report this unit and how the kernel was configured",
-            )
-            .place(DiagnosisPlace::file(unit, None))
-            .detail(outcome.lines)
-            .into()),
+            false => Err(objtool::failure("objtool", unit, outcome.lines).into()),
         }
     }
 }

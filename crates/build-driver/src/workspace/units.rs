@@ -16,10 +16,10 @@ use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use crate::files;
 use crate::files::create_parent;
-use crate::kbuild::ObjtoolRule;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, patched_fails};
 use crate::kbuild::recorded::RecordedCommands;
+use crate::kbuild::{ObjtoolRule, objtool};
 use crate::kernel::{SECTION_FLAGS, SectionOrigin};
 use crate::parallel::each;
 use crate::patch::apply::AppliedPatch;
@@ -447,16 +447,8 @@ impl Workspace {
         for words in commands {
             let outcome = self.run_in_build(&words)?;
             if !outcome.success {
-                let what = format!("{} fails on a unit", words.first().map_or("a command", String::as_str));
-                return Err(Diagnosis::new(
-                    &codes::OBJTOOL_FAILED,
-                    what,
-                    "without objtool's tables the code would not be what the kernel's own build makes",
-                    "report this unit and how the kernel was configured",
-                )
-                .place(DiagnosisPlace::file(unit.object(), None))
-                .detail(outcome.lines)
-                .into());
+                let program = words.first().map_or("a command", String::as_str);
+                return Err(objtool::failure(program, unit.object(), outcome.lines).into());
             }
         }
         Ok(())

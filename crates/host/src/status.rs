@@ -4,17 +4,12 @@ use klpx_diagnosis::{Result, words};
 use serde_json::{Value, json};
 
 use crate::blockers;
+use crate::exit::{CRASHED, DISABLED, NONE, TRANSITION};
 use crate::host::Host;
 use crate::loaded::{self, LivepatchState, LoadedLivepatch};
 use crate::record::{self, LivepatchRecord};
 use crate::report::CommandOutput;
 use crate::{installed, mark};
-
-/// Exit codes for conditions that need attention, the most urgent first.
-const CRASHED: u8 = 15;
-const TRANSITION: u8 = 13;
-const DISABLED: u8 = 14;
-const NONE: u8 = 12;
 
 /// Prints the state of every livepatch and returns the exit code.
 ///
@@ -38,7 +33,8 @@ pub(crate) fn run(host: &Host, report: &mut CommandOutput<'_>) -> Result<u8> {
     }
     let has =
         |wanted: &dyn Fn(LivepatchState) -> bool| loaded.iter().any(|livepatch| wanted(livepatch.state));
-    let code = if !crashes.is_empty() {
+    // The most urgent condition gives the exit code.
+    let (code, _) = if !crashes.is_empty() {
         CRASHED
     } else if has(&LivepatchState::is_transition) {
         TRANSITION
@@ -47,7 +43,7 @@ pub(crate) fn run(host: &Host, report: &mut CommandOutput<'_>) -> Result<u8> {
     } else if loaded.is_empty() {
         NONE
     } else {
-        0
+        (0, "")
     };
     let crashes: Vec<Value> = crashes.iter().map(|mark| json!(mark)).collect();
     report.result(json!({"livepatches": values, "crash_marks": crashes, "exit_code": code}))?;

@@ -16,7 +16,7 @@ use crate::files::create_parent;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::recorded::RecordedCommands;
 use crate::kernel::{SECTION_FLAGS, SectionOrigin};
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::toolchain::CompilerFamily;
 use crate::workspace::Workspace;
 use crate::workspace::touched::TouchedUnit;

@@ -15,7 +15,7 @@ use crate::kbuild::make::{MakeResult, MakeSettings, patched_fails};
 use crate::kbuild::objtool;
 use crate::kbuild::recorded::RecordedCommands;
 use crate::kernel::{SECTION_FLAGS, SectionOrigin};
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::progress::Progress;
 use crate::toolchain::Lto;
 use crate::tree::{self, SourceFileKind};

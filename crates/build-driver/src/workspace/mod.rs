@@ -52,7 +52,7 @@ use crate::kbuild::make::MakeSettings;
 use crate::kernel::PatchableKernel;
 use crate::language::MakeWord;
 use crate::own;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::process::Runner;
 use crate::progress::Progress;
 use cache::WorkspaceInfo;

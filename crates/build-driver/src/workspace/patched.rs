@@ -7,7 +7,7 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::kbuild::recorded::module_objects;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::progress::Progress;
 use crate::workspace::baseline::{Baseline, BaselineModule, TARGETS, module};
 use crate::workspace::remade::Remade;

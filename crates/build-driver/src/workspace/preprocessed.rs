@@ -15,7 +15,7 @@ use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, pat
 use crate::kbuild::recorded::RecordedCommands;
 use crate::kbuild::{CodeText, KbuildUnit, ObjectRule, UnitId, UnitList};
 use crate::parallel::each;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::progress::{ObjectCounter, Progress};
 use crate::workspace::Workspace;
 

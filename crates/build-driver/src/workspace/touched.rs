@@ -12,7 +12,7 @@ use crate::kbuild::estimate::{self, Making};
 use crate::kbuild::includes::RustSide;
 use crate::kbuild::{Home, IncludeGraph, KbuildUnit, ObjectRule, ObjtoolRule, UnitId, UnitList};
 use crate::parallel::each;
-use crate::patch::apply::{AppliedPatch, FileEdit};
+use crate::patch::{AppliedPatch, FileEdit};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, rust};

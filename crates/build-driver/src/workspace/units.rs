@@ -22,7 +22,7 @@ use crate::kbuild::recorded::RecordedCommands;
 use crate::kbuild::{ObjtoolRule, objtool};
 use crate::kernel::{SECTION_FLAGS, SectionOrigin};
 use crate::parallel::each;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::process::{Call, CallOutcome};
 use crate::progress::{ObjectCounter, Progress};
 use crate::workspace::Workspace;

@@ -36,7 +36,7 @@ pub(crate) fn compile<'a>(
     build.events.begin(Stage::Patched);
     let mut pairs = match links.plain.is_empty() {
         true => UnitPairs::new(Vec::new(), folder),
-        false => workspace.pairs(prepared, &links.plain, originals, folder, build.events)?,
+        false => workspace.pairs(prepared, originals, folder, build.events)?,
     };
     units::refuse_elsewhere(&pairs.pairs)?;
     let mut files: Vec<PairFiles> = pairs.pairs.iter().flat_map(units::files).collect();

@@ -19,8 +19,8 @@ use crate::kernel::{SECTION_FLAGS, SectionOrigin};
 use crate::patch::AppliedPatch;
 use crate::toolchain::CompilerFamily;
 use crate::workspace::Workspace;
+use crate::workspace::compilation::redirected;
 use crate::workspace::touched::TouchedUnit;
-use crate::workspace::units::redirected;
 
 /// The flags of the second step.
 const FROM_TEXT: [&str; 3] = ["-c", "-fpreprocessed", "-fdirectives-only"];

@@ -20,7 +20,8 @@ use crate::progress::Progress;
 use crate::toolchain::Lto;
 use crate::tree::{self, SourceFileKind};
 use crate::workspace::Workspace;
-use crate::workspace::units::{copy_object, exports, redirected};
+use crate::workspace::compilation::{exports, redirected};
+use crate::workspace::units::copy_object;
 use crate::workspace::work_dir::WorkDir;
 
 /// An external module that is to be patched.

@@ -24,6 +24,7 @@
 mod ahead;
 pub(crate) mod baseline;
 pub mod cache;
+mod compilation;
 mod compiler;
 mod external;
 pub(crate) mod external_source;

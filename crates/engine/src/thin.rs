@@ -46,9 +46,15 @@ pub(crate) fn compile<'a>(
     let work = pairs.work_dir().join("links");
     let overlays = overlays(workspace, prepared, &work)?;
     let context = thinlto::Context::of(workspace);
+    let patch = thinlto::PatchContext {
+        context: &context,
+        list,
+        overlays: &overlays,
+        level: build.request.level,
+        progress: build.events,
+    };
     for (object, link) in &links.objects {
-        let (folder, level) = (work.join(object), build.request.level);
-        let made = thinlto::prepare(&context, (link, list), &overlays, level, &folder, build.events)?;
+        let made = thinlto::prepare(patch, link, &work.join(object))?;
         let name = name_of(object, list);
         stabilise::report_level(&name, &made, build.events, build.results);
         moved.extend(made.moved);

@@ -38,7 +38,7 @@ use serde_json::{Value, json};
 pub use args::{
     CheckArgs, HostCli, HostCommand, Install, JsonArgs, LoadArgs, Uninstall, Unload, WaitingArgs,
 };
-pub use exit::{STATUS_CODES, exit_codes};
+pub use exit::{STATUS_CODES, StatusCode, exit_codes};
 pub use host::Host;
 pub use schema::SCHEMAS;
 

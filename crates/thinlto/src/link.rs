@@ -143,7 +143,7 @@ impl Archiver<'_> {
                 "check that llvm-ar is installed beside clang and of the same version; if \
                  the archive is damaged, remove the workspace (klpx cache prune --key KEY)",
             )
-            .detail(answer.said)
+            .detail(answer.messages)
             .into());
         }
         let relative = |line: &String| {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::Serialize;
 
-use super::distribution::{Manager, PatternValues};
+use super::distribution::Manager;
+use super::pattern::PatternValues;
 use super::{KernelPiece, KernelSearch};
 use crate::config::Config;
 use crate::process::{Call, Runner};

@@ -157,7 +157,7 @@ impl ScratchTree<'_> {
             .into()
         };
         if !answer.success {
-            return Err(refuse("git apply refuses it".to_owned(), answer.said));
+            return Err(refuse("git apply refuses it".to_owned(), answer.messages));
         }
         let mut read: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for record in String::from_utf8_lossy(&answer.data).split('\0').filter(|record| !record.is_empty()) {

@@ -36,6 +36,7 @@ mod merge;
 pub mod paths;
 mod places;
 mod scan;
+mod scanned;
 mod steps;
 mod texts;
 mod units;

@@ -9,7 +9,8 @@ use gimli::{AttributeValue, DebugInfoUnitHeadersIter, Dwarf, Reader, SectionId, 
 use rayon::prelude::*;
 
 use super::WantedParts;
-use super::scan::{ScannedUnit, Trouble, scan};
+use super::scan::{Trouble, scan};
+use super::scanned::ScannedUnit;
 use crate::sections::DebugSections;
 
 /// Bytes of `.debug_info` in a share.

@@ -68,7 +68,7 @@ pub(crate) fn run(
     let guest = Guest {
         machine: built.kernel.machine.guest,
         image: built.image(),
-        busybox: busybox::of(workspace, built.kernel.machine)?,
+        busybox: busybox::ensure(workspace, built.kernel.machine)?,
         modules: Vec::new(),
         programs: vec![("klpx-host".to_owned(), dist::host_binary(workspace)?)],
         disk: None,

@@ -103,7 +103,7 @@ pub(crate) fn explain(
     findings: &mut [Finding],
 ) {
     let changes = &difference.functions;
-    let references = ChangeReferences::of(pair, changes);
+    let references = ChangeReferences::find(pair, changes);
     let name = |n: usize| analysis::name(&pair.patched, changes[n].patched);
     for ((n, change), finding) in changes.iter().enumerate().zip(findings) {
         let Some(edited) = both.is_edited(pair, change) else { continue };
@@ -215,7 +215,7 @@ struct ChangeReferences {
 }
 
 impl ChangeReferences {
-    fn of(pair: &PairObjects<'_>, changes: &[ItemChange]) -> ChangeReferences {
+    fn find(pair: &PairObjects<'_>, changes: &[ItemChange]) -> ChangeReferences {
         let none = vec![BTreeSet::new(); changes.len()];
         let mut references = ChangeReferences { to: none.clone(), from: none };
         let patched = changes.iter().map(|change| Some(change.patched));

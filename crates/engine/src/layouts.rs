@@ -66,7 +66,7 @@ impl PairTypes {
                 None => changes.push(change),
             }
         }
-        let events = TraceEvents::of(objects);
+        let events = TraceEvents::find(objects);
         Ok(PairTypes { originals, changes, events, tree: format!("{}/", tree.display()) })
     }
 

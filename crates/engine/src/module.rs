@@ -214,7 +214,7 @@ impl ModuleSource<'_> {
             for item in pair.patched.item_ids().filter(held) {
                 let name = code::whole_name(&analysis::name(&pair.patched, item));
                 if names.contains(&(pair.name, name.as_str())) {
-                    all.push(Code::of(pair, difference, item));
+                    all.push(Code::read(pair, difference, item));
                 }
             }
         }

@@ -45,7 +45,7 @@ pub(crate) fn compile<'a>(
     remade.compiled.extend(pairs.pairs.iter().map(|pair: &UnitPair| pair.unit.object().into()));
     let work = pairs.work_dir().join("links");
     let overlays = overlays(workspace, prepared, &work)?;
-    let context = thinlto::Context::of(workspace);
+    let context = thinlto::Context::new(workspace);
     let patch = thinlto::PatchContext {
         context: &context,
         list,
@@ -89,7 +89,7 @@ impl Links {
         (mut touched, folder): (TouchedUnits, &Path),
         build: &Build<'_>,
     ) -> Result<Links> {
-        let context = thinlto::Context::of(workspace);
+        let context = thinlto::Context::new(workspace);
         let added = touched.take_added();
         let mut objects = BTreeMap::new();
         for unit in touched.units().iter().chain(&added) {
@@ -98,7 +98,7 @@ impl Links {
                     continue;
                 }
                 let recorded = workspace.link(&object, list, build.events)?;
-                let link = thinlto::Link::of(&context, Path::new(&object), &recorded)?;
+                let link = thinlto::Link::read(&context, Path::new(&object), &recorded)?;
                 objects.insert(object, thinlto::TouchedObject { link, units: Vec::new(), added: Vec::new() });
             }
         }
@@ -145,7 +145,7 @@ fn pair_files(
     pair: thinlto::NativePair,
     (workspace, list): (&Workspace, &UnitList),
 ) -> Result<PairFiles> {
-    let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::of(list, id));
+    let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::from_list(list, id));
     let exports = match &unit {
         Some(unit) if !pair.is_new => workspace.exports(unit)?,
         _ => String::new(),

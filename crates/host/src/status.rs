@@ -105,12 +105,12 @@ fn livepatch_status(
 /// The known facts of a loaded livepatch: from the record of its load, or from an installed file of the same build. The
 /// second value is the time since when the livepatch is enabled, if klpx-host enabled it.
 fn known_record(host: &Host, livepatch: &LoadedLivepatch) -> (LivepatchRecord, Option<u64>) {
-    if let Some(record) = record::of(host, &livepatch.name, livepatch.build_id.as_deref()) {
+    if let Some(record) = record::read(host, &livepatch.name, livepatch.build_id.as_deref()) {
         let since = record.since;
         return (record, Some(since));
     }
     let release = host.release().unwrap_or_default();
-    let file = installed::of(host, &release).into_iter().flatten();
+    let file = installed::open_all(host, &release).into_iter().flatten();
     let file = file.map(|opened| opened.livepatch).find(|file| livepatch.is_of(file));
     let record = file.map(|file| LivepatchRecord {
         description: file.description,

@@ -86,7 +86,7 @@ impl ModuleReport {
 
 impl Report {
     /// The report of a build that has not begun.
-    pub(crate) fn of(patches: &[PathBuf]) -> Report {
+    pub(crate) fn new(patches: &[PathBuf]) -> Report {
         let patches = patches.iter().map(|path| path.display().to_string()).collect();
         Report { schema: SCHEMA, klpx: env!("CARGO_PKG_VERSION"), patches, ..Report::default() }
     }

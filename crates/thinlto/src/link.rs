@@ -50,7 +50,7 @@ impl Link {
     ///
     /// # Errors
     /// Fails if the record holds no link that klpx understands.
-    pub fn of(context: &Context<'_>, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
+    pub fn read(context: &Context<'_>, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
         let path = context.store_of(object).join("link.json");
         if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(link);

@@ -127,7 +127,7 @@ impl PatchableKernel {
         MakeWord::path(&std::path::absolute(&options.cache_dir).unwrap_or_default())?;
         let (release, local_version) = (MakeWord::release(&release)?, MakeWord::release(&local_version)?);
         let files = source.files()?;
-        let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
+        let contents = Contents::identify(&options.cache_dir, source.root(), &files)?;
         let parts = Parts {
             contents: &contents,
             config: &config,

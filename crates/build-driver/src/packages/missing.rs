@@ -55,7 +55,7 @@ impl Shortage {
     ///
     /// # Errors
     /// If klpx is interrupted.
-    pub fn of(survey: &KernelSearch, runner: &Runner) -> Result<Shortage> {
+    pub fn find(survey: &KernelSearch, runner: &Runner) -> Result<Shortage> {
         let names: Vec<String> = candidates(survey).into_iter().flat_map(|(_, names)| names).collect();
         let archive = match survey.distribution.and_then(|row| row.manager) {
             Some(Manager::Apt) => PackageVersions::apt(&names, runner)?,

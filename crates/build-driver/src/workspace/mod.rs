@@ -84,7 +84,7 @@ impl Workspace {
         let workspace = Workspace { dir, kernel: kernel.clone(), runner };
         workspace.recover(progress)?;
         kernel.given().place(&workspace.dir)?;
-        WorkspaceInfo::of(kernel).save(&workspace.dir)?;
+        WorkspaceInfo::new(kernel).save(&workspace.dir)?;
         Ok(workspace)
     }
 

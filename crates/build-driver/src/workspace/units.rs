@@ -199,7 +199,7 @@ impl Workspace {
             folders.entry(&unit.unit.folder).or_default().push(unit.unit.target().into());
         }
         let environment = Environment::read(&self.dir)?;
-        let made = ObjectCounter::of(Some(units.len()));
+        let made = ObjectCounter::new(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let built = environment.make(make, folder, targets, &mut |line| {
@@ -260,7 +260,7 @@ impl Workspace {
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<Vec<UnitPair>> {
-        let made = ObjectCounter::of(Some(units.len()));
+        let made = ObjectCounter::new(Some(units.len()));
         let pairs: Vec<(&TouchedUnit, OriginalUnit)> = units.iter().zip(originals).collect();
         let compiled = each(self.kernel.jobs(), pairs.len(), |at| {
             let (unit, original) = &pairs[at];

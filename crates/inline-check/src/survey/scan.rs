@@ -119,7 +119,7 @@ impl<R: Reader<Offset = usize>> UnitScan<'_, R> {
     fn entries(&mut self) -> Result<(), Trouble> {
         let (start, unit) = (self.start, self.unit);
         let broken = |error| Trouble::Broken(error, start);
-        let steps = EntrySteps::of(unit, self.c);
+        let steps = EntrySteps::compute(unit, self.c);
         let end = unit.header.length_including_self();
         let mut input = unit.header.range_from(unit.header.root_offset()..).map_err(broken)?;
         let mut depth = 0;

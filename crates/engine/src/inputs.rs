@@ -55,7 +55,8 @@ pub enum InputKind {
 pub(crate) fn inputs_before_build(
     request: &Request,
     patches: &PatchSet,
-    (files, kernel): (&KernelFiles, &PatchableKernel),
+    files: &KernelFiles,
+    kernel: &PatchableKernel,
 ) -> Result<Vec<Input>> {
     let patches = patches.hashes().map(|(name, hash)| Input {
         kind: InputKind::Patch,

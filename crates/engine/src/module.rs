@@ -81,7 +81,7 @@ impl ModuleSource<'_> {
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
         self.witnessed(&closure, &kernel, &bindings, build.results)?;
-        let note = layouts::check_kernel(self.objects, self.types, (&vmlinux, &modules))?;
+        let note = layouts::check_kernel(self.objects, self.types, &vmlinux, &modules)?;
         build.note(note.as_slice());
         build.events.end(&bound_text(build.results));
 

@@ -29,7 +29,8 @@ pub(crate) fn compile<'a>(
     build.note(touched.notes());
     let count = touched.len();
     let folder = workspace.work_dir()?;
-    let links = Links::find((workspace, list), prepared, (touched, &folder.path().join("added")), build)?;
+    let units = KernelUnits { workspace, list };
+    let links = Links::find(units, prepared, touched, &folder.path().join("added"), build)?;
     let originals = workspace.originals(prepared, &links.plain, &folder, build.events)?;
     build.events.end(&words::plural(count, "unit"));
 
@@ -60,7 +61,7 @@ pub(crate) fn compile<'a>(
         moved.extend(made.moved);
         for pair in made.pairs {
             remade.compiled.push(pair.unit.clone().into());
-            files.push(pair_files(&name, pair, (workspace, list))?);
+            files.push(pair_files(&name, pair, units)?);
         }
     }
     build.events.end(&format!("{} compiled", words::plural(files.len(), "unit")));
@@ -71,6 +72,13 @@ pub(crate) fn compile<'a>(
     let (left_out, work) = (Vec::new(), Work::Units(pairs));
     let tree = workspace.source_dir();
     Ok(CompiledPairs { pairs: files, originals, remade, left_out, moved, tree, work, list: None })
+}
+
+/// The units of the kernel, and the workspace in which they are compiled.
+#[derive(Clone, Copy)]
+struct KernelUnits<'a> {
+    workspace: &'a Workspace,
+    list: &'a UnitList,
 }
 
 /// The touched units, by how they become native code.
@@ -84,11 +92,13 @@ struct Links {
 impl Links {
     /// Finds the links, and puts the bitcode of units that the patch adds into a folder.
     fn find(
-        (workspace, list): (&Workspace, &UnitList),
+        units: KernelUnits<'_>,
         prepared: &AppliedPatch,
-        (mut touched, folder): (TouchedUnits, &Path),
+        mut touched: TouchedUnits,
+        folder: &Path,
         build: &Build<'_>,
     ) -> Result<Links> {
+        let KernelUnits { workspace, list } = units;
         let context = thinlto::Context::new(workspace);
         let added = touched.take_added();
         let mut objects = BTreeMap::new();
@@ -140,11 +150,8 @@ fn linked_to(unit: &TouchedUnit, list: &UnitList) -> Vec<String> {
     }
 }
 
-fn pair_files(
-    object: &str,
-    pair: thinlto::NativePair,
-    (workspace, list): (&Workspace, &UnitList),
-) -> Result<PairFiles> {
+fn pair_files(object: &str, pair: thinlto::NativePair, units: KernelUnits<'_>) -> Result<PairFiles> {
+    let KernelUnits { workspace, list } = units;
     let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::from_list(list, id));
     let exports = match &unit {
         Some(unit) if !pair.is_new => workspace.exports(unit)?,

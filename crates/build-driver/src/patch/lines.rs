@@ -38,7 +38,7 @@ pub fn number(original: &str, patched: &str) -> Numbered {
     let (mut unplaced, mut edited) = (Vec::new(), Vec::new());
     let originals: Vec<&str> = original.split_inclusive('\n').collect();
     let replaced =
-        edits.iter().enumerate().map(|(n, edit)| edit.replaced((&originals, &lines), edits.get(n + 1)));
+        edits.iter().enumerate().map(|(n, edit)| edit.replaced(&originals, &lines, edits.get(n + 1)));
     let replaced = replaced.collect();
     let removed = edits.iter().map(Edit::removed).collect();
     let mut added = Vec::new();
@@ -92,7 +92,7 @@ impl Edit {
     /// The lines of the edit in the original. If a function is added or removed below another function, a diff can
     /// place the edit inside the other function, because both end with the same brace. Of all equivalent places, the
     /// last counts.
-    fn replaced(&self, (old, new): (&[&str], &[&str]), next: Option<&Edit>) -> Range<u32> {
+    fn replaced(&self, old: &[&str], new: &[&str], next: Option<&Edit>) -> Range<u32> {
         let moves = match (self.old_len, self.new_len) {
             (0, length) => slide(new, self.new_start, length, next.map(|next| next.new_start)),
             (length, 0) => slide(old, self.old_start, length, next.map(|next| next.old_start)),

@@ -12,7 +12,7 @@ const PACKAGE: &str = "busybox-static";
 
 /// Returns the installed busybox where it runs here; else the one of the other architecture's package, unpacked in the
 /// cache.
-pub(crate) fn of(workspace: &CargoWorkspace, machine: &Machine) -> Result<PathBuf> {
+pub(crate) fn ensure(workspace: &CargoWorkspace, machine: &Machine) -> Result<PathBuf> {
     if machine.is_native() {
         return Ok(klpx_guest::busybox()?);
     }

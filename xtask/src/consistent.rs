@@ -5,7 +5,7 @@ mod livepatch;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::guest::{self, ScenarioTask};
 use crate::kernel::{self, BuiltKernel, FixtureKernel};
+use crate::kernel_run::fresh_folder;
 use crate::klpx::Klpx;
 use crate::packages;
 use crate::process;
@@ -102,7 +103,7 @@ pub(crate) fn one_function(
     results_dir: &Path,
 ) -> Result<Vec<Tried>> {
     let start = Instant::now();
-    let folder = fresh(results_dir, built, "consistent")?;
+    let folder = fresh_folder(results_dir, built, "consistent")?;
     let mut step = ui::step(&format!("{} consistent", built.kernel.name));
     step.at("copying the build tree");
     let copy = BuiltKernel { tree: folder.join("build"), ..built.clone() };
@@ -165,29 +166,38 @@ fn counted(
         let words = [("INLINED", INLINED_CALLS), ("CALLS", CALLS), ("EXPECTED", expected)];
         let script =
             words.iter().fold(COUNT.to_owned(), |text, (word, n)| text.replace(word, &n.to_string()));
-        let verdict = in_guest(workspace, built, folder, name, &script, &["rlimits"])?;
+        let verdict =
+            in_guest(workspace, built, folder, &GuestScript { name, text: &script, helper: "rlimits" })?;
         let failures = verdict.problems();
         results.push(Tried { passed: verdict.passed.len(), ..tried(plain, name, title, failures, start) });
     }
     Ok(results)
 }
 
+/// A script for a guest.
+struct GuestScript<'a> {
+    name: &'a str,
+    text: &'a str,
+    /// The helper program beside the script.
+    helper: &'a str,
+}
+
+/// Runs one script in a guest. The script and the console's text are kept in the folder.
 fn in_guest(
     workspace: &CargoWorkspace,
     built: &BuiltKernel,
     folder: &Path,
-    name: &str,
-    script: &str,
-    helpers: &[&str],
+    script: &GuestScript<'_>,
 ) -> Result<guest::TaskVerdict> {
+    let GuestScript { name, text, helper } = *script;
     let path = folder.join(format!("{name}.sh"));
-    fs::write(&path, script)?;
+    fs::write(&path, text)?;
     let task = ScenarioTask {
         name: name.to_owned(),
         script: path,
         files: Vec::new(),
         modules: Vec::new(),
-        helpers: helpers.iter().map(|&helper| helper.to_owned()).collect(),
+        helpers: vec![helper.to_owned()],
         console: Vec::new(),
     };
     let console = folder.join(format!("{name}.console"));
@@ -226,7 +236,7 @@ fn whole(
     // A run with the same kernel and the same klpx is continued, because builds take long.
     let of = format!("{}\n{}\n", built.tree.display(), klpx.identity()?);
     if !fs::read_to_string(folder.join("of")).is_ok_and(|known| known == of) {
-        fresh(results_dir, built, "consistent-whole")?;
+        fresh_folder(results_dir, built, "consistent-whole")?;
         fs::write(folder.join("of"), of)?;
     }
     let lists = folder.join("lists");
@@ -291,7 +301,8 @@ fn timed(
     let mut failures = Vec::new();
     let mut times: Vec<BTreeMap<String, String>> = Vec::new();
     for (name, built) in [("loops-plain", plain), ("loops-consistent", consistent)] {
-        let verdict = in_guest(workspace, built, folder, name, LOOPS, &["loops"])?;
+        let verdict =
+            in_guest(workspace, built, folder, &GuestScript { name, text: LOOPS, helper: "loops" })?;
         failures.extend(verdict.problems());
         let pair =
             |line: &String| line.split_once(' ').map(|(name, time)| (name.to_owned(), time.to_owned()));
@@ -310,16 +321,6 @@ fn timed(
     let rows: Vec<Vec<String>> = times[0].iter().map(row).collect();
     ui::table(&["loop", "plain", "consistent"], &rows);
     Ok(vec![tried(plain, "consistent-times", "boot time and loops", failures, start)])
-}
-
-/// Returns a folder without the files of an earlier run.
-fn fresh(results_dir: &Path, built: &BuiltKernel, name: &str) -> Result<PathBuf> {
-    let folder = results_dir.join(built.kernel.name).join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
 
 /// Runs klpx on a build, which makes lists, and returns the JSON.

@@ -46,7 +46,7 @@ pub(crate) fn guest(
     Ok(Guest {
         machine: built.kernel.machine.guest,
         image: built.image(),
-        busybox: busybox::of(workspace, built.kernel.machine)?,
+        busybox: busybox::ensure(workspace, built.kernel.machine)?,
         modules: known.loading(&wanted)?,
         programs: Vec::new(),
         disk: Some(disk),

@@ -14,7 +14,7 @@ pub(crate) struct Fingerprint(Vec<(String, [u8; 32])>);
 
 impl Fingerprint {
     /// Reads a tree. `content` adds every byte of it.
-    pub(crate) fn of(tree: &Path, content: bool) -> Result<Fingerprint> {
+    pub(crate) fn read(tree: &Path, content: bool) -> Result<Fingerprint> {
         let mut entries = Vec::new();
         for entry in WalkDir::new(tree).sort_by_file_name() {
             let entry = entry.with_context(|| format!("can't walk {}", tree.display()))?;

@@ -111,7 +111,7 @@ fn guest(
     helpers.dedup();
     let program = |helper: &String| Ok((helper.clone(), compiled(workspace, helper, machine, scratch)?));
     let programs = helpers.into_iter().map(program).collect::<Result<_>>()?;
-    let busybox = busybox::of(workspace, machine)?;
+    let busybox = busybox::ensure(workspace, machine)?;
     let (disk, arguments) = (None, String::new());
     Ok(Guest { machine: machine.guest, image: built.image(), busybox, modules, programs, disk, arguments })
 }

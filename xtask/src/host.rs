@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use klpx_guest::{Guest, Task};
 
 use crate::kernel::BuiltKernel;
+use crate::kernel_run::KernelRun;
 use crate::klpx::{BuildCall, Klpx};
 use crate::tried::Tried;
 use crate::workspace::CargoWorkspace;
@@ -58,36 +59,28 @@ pub(crate) fn run(
     built: &BuiltKernel,
     results: &Path,
 ) -> Result<Vec<Tried>> {
-    let output = results.join(built.kernel.name).join("host");
-    fs::create_dir_all(&output)?;
-    let start = Instant::now();
-    let files = files(workspace, klpx, built, &output)?;
-    let elapsed = start.elapsed();
+    let run = KernelRun::begin(workspace, klpx, built, results, "host")?;
+    let files = files(&run)?;
+    let elapsed = run.start.elapsed();
     let tasks = tasks(workspace, &files)?;
     let mut step = ui::step(&format!("{} klpx-host", built.kernel.name));
     step.at(&format!("{} tasks in a guest", tasks.len()));
     let guest = Guest {
         machine: built.kernel.machine.guest,
         image: built.image(),
-        busybox: busybox::of(workspace, built.kernel.machine)?,
+        busybox: busybox::ensure(workspace, built.kernel.machine)?,
         modules: Vec::new(),
         programs: vec![("klpx-host".to_owned(), dist::host_binary(workspace)?)],
         disk: None,
         arguments: String::new(),
     };
-    let verdicts = guest.run(&tasks, &output.join("console.log"))?;
+    let verdicts = guest.run(&tasks, &run.output.join("console.log"))?;
     let tried: Vec<Tried> = tasks
         .iter()
         .map(|task| {
-            let verdict = verdicts.get(&task.name).cloned().unwrap_or_default();
-            Tried {
-                name: format!("host-{}", task.name),
-                title: "klpx-host on a stock kernel".to_owned(),
-                kernel: built.kernel.name,
-                passed: verdict.passed.len(),
-                failures: verdict.problems(),
-                elapsed: if task.name == tasks[0].name { elapsed } else { Duration::ZERO },
-            }
+            let elapsed = if task.name == tasks[0].name { elapsed } else { Duration::ZERO };
+            let name = format!("host-{}", task.name);
+            run.tried(name, "klpx-host on a stock kernel", verdicts.get(&task.name), elapsed)
         })
         .collect();
     let good = tried.iter().filter(|tried| tried.good()).count();
@@ -96,21 +89,16 @@ pub(crate) fn run(
 }
 
 /// Returns the livepatches, by the names that the scripts use.
-fn files(
-    workspace: &CargoWorkspace,
-    klpx: &Klpx,
-    built: &BuiltKernel,
-    output: &Path,
-) -> Result<Vec<(String, Vec<u8>)>> {
+fn files(run: &KernelRun<'_>) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for livepatch in [ONE, TWO, MORE, AGAIN] {
-        let module = livepatch.build(workspace, klpx, built, &[], output)?;
+        let module = livepatch.build(run, &[])?;
         files.push((format!("{}.ko", livepatch.name), fs::read(&module)?));
     }
     let one = files[0].1.clone();
-    files.push(("other-release.ko".to_owned(), for_other_release(&one, built)?));
+    files.push(("other-release.ko".to_owned(), for_other_release(&one, run.built)?));
     files.push(("other-build.ko".to_owned(), for_other_build(&one)?));
-    files.push(("gone.ko".to_owned(), trials::renamed(&output.join("livepatch-one.ko"))?));
+    files.push(("gone.ko".to_owned(), trials::renamed(&run.output.join("livepatch-one.ko"))?));
     // A different module under the name of the first: its build ID tells the two apart.
     let again = &files.iter().find(|(name, _)| name == "again.ko").context("it was built")?.1;
     let renamed = replaced(again, b"name=livepatch_again\0", b"name=livepatch_one\0\0\0")?;
@@ -120,14 +108,8 @@ fn files(
 
 impl TestLivepatch {
     /// Builds the livepatch with further options, and returns the module.
-    pub(crate) fn build(
-        &self,
-        workspace: &CargoWorkspace,
-        klpx: &Klpx,
-        built: &BuiltKernel,
-        options: &[String],
-        output: &Path,
-    ) -> Result<PathBuf> {
+    pub(crate) fn build(&self, run: &KernelRun<'_>, options: &[String]) -> Result<PathBuf> {
+        let KernelRun { workspace, klpx, built, output, .. } = run;
         let name = self.name;
         let mut step = ui::step(&format!("{} klpx-host", built.kernel.name));
         step.at(&format!("klpx build: {name}"));

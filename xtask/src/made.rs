@@ -159,8 +159,9 @@ pub(crate) fn of_source(
     }
     remove_older(&builds, name, &tree)?;
     let mut step = ui::step(&format!("kernel {name}"));
-    let make = |output: &Path| recipe.make(machine, source, output, None);
-    match build(workspace, &make, &tree, &config, machine.image_target, &mut step) {
+    let make = || recipe.make(machine, source, &tree, None);
+    let build = FixtureBuild { make: &make, tree: &tree, config: &config, image: machine.image_target };
+    match build.run(workspace, &mut step) {
         Ok(objects) => step.done(&format!("Linux {}, {title}, {objects} objects", source.version)),
         Err(error) => {
             step.failed("");
@@ -249,48 +250,54 @@ fn merged_fragments(workspace: &CargoWorkspace, recipe: &Recipe) -> Result<Strin
     Ok(text)
 }
 
-/// Configures and builds a kernel; returns the number of objects that were made.
-fn build(
-    workspace: &CargoWorkspace,
-    make: &dyn Fn(&Path) -> Result<Command>,
-    tree: &Path,
-    config: &Config,
-    image: &str,
-    step: &mut ui::Step,
-) -> Result<u32> {
-    fs::create_dir_all(tree)?;
-    let log = tree.join("klpx-fixture.log");
-    step.at("configuring");
-    let (settings, file) = (&config.fragments, tree.join(".config"));
-    match &config.base {
-        Some(base) => {
-            fs::write(&file, format!("{base}\n{settings}"))?;
-            process::logged(make(tree)?.arg("olddefconfig"), &log, |_| {})?;
+/// The build of one kernel.
+struct FixtureBuild<'a> {
+    /// The call of make in the tree.
+    make: &'a dyn Fn() -> Result<Command>,
+    tree: &'a Path,
+    config: &'a Config,
+    /// The target of the image that QEMU boots.
+    image: &'a str,
+}
+
+impl FixtureBuild<'_> {
+    /// Configures and builds the kernel; returns the number of objects that were made.
+    fn run(&self, workspace: &CargoWorkspace, step: &mut ui::Step) -> Result<u32> {
+        let FixtureBuild { make, tree, config, image } = *self;
+        fs::create_dir_all(tree)?;
+        let log = tree.join("klpx-fixture.log");
+        step.at("configuring");
+        let (settings, file) = (&config.fragments, tree.join(".config"));
+        match &config.base {
+            Some(base) => {
+                fs::write(&file, format!("{base}\n{settings}"))?;
+                process::logged(make()?.arg("olddefconfig"), &log, |_| {})?;
+            }
+            None => {
+                let fragment = tree.join("klpx-fixture.config");
+                fs::write(&fragment, settings)?;
+                process::logged(
+                    make()?.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &fragment),
+                    &log,
+                    |_| {},
+                )?;
+            }
         }
-        None => {
-            let fragment = tree.join("klpx-fixture.config");
-            fs::write(&fragment, settings)?;
-            process::logged(
-                make(tree)?.arg("allnoconfig").env("KCONFIG_ALLCONFIG", &fragment),
-                &log,
-                |_| {},
-            )?;
+        let ignored = not_in_effect(settings, &fs::read_to_string(&file)?);
+        if !ignored.is_empty() {
+            bail!("the kernel's configuration does not take: {}", ignored.join(", "));
         }
+        let mut objects = 0_u32;
+        let mut command = make()?;
+        command.arg(format!("-j{}", workspace.jobs)).args(["vmlinux", "modules", image]);
+        process::logged(&mut command, &log, |line| {
+            if ["  CC ", "  AS ", "  LD ", "  HOSTCC "].iter().any(|kind| line.starts_with(kind)) {
+                objects += 1;
+            }
+            step.at(&format!("{objects} objects · {}", line.trim()));
+        })?;
+        Ok(objects)
     }
-    let ignored = not_in_effect(settings, &fs::read_to_string(&file)?);
-    if !ignored.is_empty() {
-        bail!("the kernel's configuration does not take: {}", ignored.join(", "));
-    }
-    let mut objects = 0_u32;
-    let mut command = make(tree)?;
-    command.arg(format!("-j{}", workspace.jobs)).args(["vmlinux", "modules", image]);
-    process::logged(&mut command, &log, |line| {
-        if ["  CC ", "  AS ", "  LD ", "  HOSTCC "].iter().any(|kind| line.starts_with(kind)) {
-            objects += 1;
-        }
-        step.at(&format!("{objects} objects · {}", line.trim()));
-    })?;
-    Ok(objects)
 }
 
 /// Returns the requested symbols that the finished configuration does not have as requested, because a dependency is

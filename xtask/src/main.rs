@@ -19,6 +19,7 @@ mod guest;
 mod host;
 mod inlining;
 mod kernel;
+mod kernel_run;
 mod klpx;
 mod levels;
 mod linker;

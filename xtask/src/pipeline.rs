@@ -12,6 +12,7 @@ use klpx_guest::Task;
 use crate::dist::{self, PackageForm};
 use crate::host::{self, ONE, TWO};
 use crate::kernel::BuiltKernel;
+use crate::kernel_run::KernelRun;
 use crate::klpx::Klpx;
 use crate::tried::Tried;
 use crate::workspace::CargoWorkspace;
@@ -36,15 +37,10 @@ pub(crate) fn run(
     results: &Path,
 ) -> Result<Vec<Tried>> {
     packages::ensure(&disk::NEEDS)?;
-    let output = results.join(built.kernel.name).join("packages");
-    if output.exists() {
-        fs::remove_dir_all(&output)?;
-    }
-    fs::create_dir_all(&output)?;
-    let start = Instant::now();
-    let files = files(workspace, klpx, built, &output)?;
-    let disk = disk::copy(workspace, &output)?;
-    let mut elapsed = start.elapsed();
+    let run = KernelRun::begin(workspace, klpx, built, results, "packages")?;
+    let files = files(&run)?;
+    let disk = disk::copy(workspace, &run.output)?;
+    let mut elapsed = run.start.elapsed();
     let mut guest = disk::guest(workspace, built, disk.clone(), MODULES)?;
     let mut tried = Vec::new();
     for (boot, tasks) in boots(workspace, &files)? {
@@ -53,21 +49,15 @@ pub(crate) fn run(
         let arguments = ARGUMENTS.iter().find(|(beginning, _)| tasks[0].name.starts_with(beginning));
         guest.arguments = arguments.map(|(_, word)| (*word).to_owned()).unwrap_or_default();
         let start = Instant::now();
-        let console = output.join(format!("console-{boot}.log"));
+        let console = run.output.join(format!("console-{boot}.log"));
         let ran = guest.boot(&tasks.iter().collect::<Vec<_>>(), &console)?;
         elapsed += start.elapsed();
         let of_boot: Vec<Tried> = tasks
             .iter()
             .map(|task| {
-                let verdict = ran.verdicts.get(&task.name).cloned().unwrap_or_default();
-                Tried {
-                    name: format!("packages-{}", task.name),
-                    title: "from a patch to a host".to_owned(),
-                    kernel: built.kernel.name,
-                    passed: verdict.passed.len(),
-                    failures: verdict.problems(),
-                    elapsed: std::mem::take(&mut elapsed),
-                }
+                let elapsed = std::mem::take(&mut elapsed);
+                let name = format!("packages-{}", task.name);
+                run.tried(name, "from a patch to a host", ran.verdicts.get(&task.name), elapsed)
             })
             .collect();
         let good = of_boot.iter().filter(|tried| tried.good()).count();
@@ -105,18 +95,14 @@ fn boots(workspace: &CargoWorkspace, files: &[(String, Vec<u8>)]) -> Result<Vec<
 }
 
 /// Returns the files that the tasks find beside them: packages, modules, and words.
-fn files(
-    workspace: &CargoWorkspace,
-    klpx: &Klpx,
-    built: &BuiltKernel,
-    output: &Path,
-) -> Result<Vec<(String, Vec<u8>)>> {
+fn files(run: &KernelRun<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+    let KernelRun { workspace, klpx, built, output, .. } = run;
     let (key, certificate) = key(output)?;
     let signed = [format!("--sign-key={}", key.display()), format!("--sign-cert={}", certificate.display())];
     let tested = [&signed[..], &["--test".to_owned()]].concat();
-    let one = ONE.build(workspace, klpx, built, &tested, output)?;
+    let one = ONE.build(run, &tested)?;
     let report = output.join(format!("{}.json", ONE.name));
-    let two = TWO.build(workspace, klpx, built, &signed, output)?;
+    let two = TWO.build(run, &signed)?;
     let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
         // Each module lies in its own folder, because the module's name is also the file's.
         let folder = output.join(name);
@@ -143,7 +129,7 @@ fn files(
     ] {
         for form in [PackageForm::Deb, PackageForm::Rpm] {
             let report = Some(&report).filter(|_| name == "one");
-            let package = package(klpx, module, version, form, report, output)?;
+            let package = PackageCall { module, version, form, report }.run(run)?;
             dist::lint(workspace, &package, form)?;
             files.push((format!("{name}.{}", form.extension()), fs::read(package)?));
         }
@@ -189,23 +175,27 @@ fn unsigned(module: &Path) -> Result<Vec<u8>> {
     Ok(module.to_vec())
 }
 
-/// Runs `klpx package` on one module.
-fn package(
-    klpx: &Klpx,
-    module: &Path,
-    version: &str,
+/// A call of `klpx package` on one module.
+struct PackageCall<'a> {
+    module: &'a Path,
+    version: &'a str,
     form: PackageForm,
-    report: Option<&PathBuf>,
-    output: &Path,
-) -> Result<PathBuf> {
-    let folder = tempfile::Builder::new().prefix("package-").tempdir_in(output)?.keep();
-    let mut command = klpx.command();
-    command.arg("package").arg(module).args(["--format", form.extension(), "--version", version]);
-    command.args(["--maintainer", MAINTAINER, "--output"]).arg(&folder);
-    if let Some(report) = report {
-        command.arg("--report").arg(report);
+    report: Option<&'a PathBuf>,
+}
+
+impl PackageCall<'_> {
+    /// Runs the call, and returns the package.
+    fn run(&self, run: &KernelRun<'_>) -> Result<PathBuf> {
+        let PackageCall { module, version, form, report } = *self;
+        let folder = tempfile::Builder::new().prefix("package-").tempdir_in(&run.output)?.keep();
+        let mut command = run.klpx.command();
+        command.arg("package").arg(module).args(["--format", form.extension(), "--version", version]);
+        command.args(["--maintainer", MAINTAINER, "--output"]).arg(&folder);
+        if let Some(report) = report {
+            command.arg("--report").arg(report);
+        }
+        process::output(&mut command)?;
+        let file = fs::read_dir(&folder)?.next().context("klpx package wrote no package")??;
+        Ok(file.path())
     }
-    process::output(&mut command)?;
-    let file = fs::read_dir(&folder)?.next().context("klpx package wrote no package")??;
-    Ok(file.path())
 }

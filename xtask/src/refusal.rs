@@ -133,7 +133,7 @@ pub(crate) fn run(
 }
 
 fn trees(built: &BuiltKernel) -> Result<[Fingerprint; 2]> {
-    Ok([Fingerprint::of(&built.source.tree, true)?, Fingerprint::of(&built.tree, false)?])
+    Ok([Fingerprint::read(&built.source.tree, true)?, Fingerprint::read(&built.tree, false)?])
 }
 
 /// Runs one case; returns everything that is wrong.

@@ -20,7 +20,7 @@ pub(crate) struct ObjectCounter {
 
 impl ObjectCounter {
     /// A counter for a step with `expected` objects, if the number is known.
-    pub(crate) fn of(expected: Option<usize>) -> ObjectCounter {
+    pub(crate) fn new(expected: Option<usize>) -> ObjectCounter {
         ObjectCounter { done: AtomicU64::new(0), expected }
     }
 
@@ -69,7 +69,7 @@ mod tests {
             (Some(0), [(1, None), (3, None), (4, None), (5, None)]),
             (None, [(1, None), (3, None), (4, None), (5, None)]),
         ] {
-            let (objects, progress) = (ObjectCounter::of(expected), Told::default());
+            let (objects, progress) = (ObjectCounter::new(expected), Told::default());
             for more in [1, 2, 1, 1] {
                 objects.add(more, &progress);
             }

@@ -130,7 +130,8 @@ pub struct Diagnosis {
 pub const REPORT: &str = "report this fault with the whole message, the kernel's version and the patch";
 
 impl Diagnosis {
-    /// A diagnosis: its code, what happened, why it is a failure, and what the user can do.
+    /// A diagnosis: its code, what happened, why it is a failure, and what the user can do. For an empty reason or
+    /// remedy, the diagnosis has the code's meaning or the name of the code's page.
     pub fn new(
         code: &Code,
         what: impl Into<String>,
@@ -144,8 +145,8 @@ impl Diagnosis {
             class: code.class,
             what: what.into(),
             place: DiagnosisPlace::default(),
-            why: why.into(),
-            remedy,
+            why: code.reason_or(why.into()),
+            remedy: code.remedy_or(remedy),
             detail: Vec::new(),
         }
     }
@@ -156,9 +157,12 @@ impl Diagnosis {
         self
     }
 
-    /// Replaces what the user can do, where a caller knows more than the constructor.
+    /// Replaces what the user can do, where a caller knows more than the constructor. An empty remedy replaces nothing.
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Diagnosis {
-        self.remedy = remedy.into();
+        let remedy = remedy.into();
+        if !code::is_blank(&remedy) {
+            self.remedy = remedy;
+        }
         self
     }
 
@@ -200,7 +204,15 @@ impl fmt::Display for Diagnosis {
 
 #[cfg(test)]
 mod tests {
-    use super::Offset;
+    use super::{Diagnosis, Offset, codes};
+
+    #[test]
+    fn an_empty_remedy_replaces_none() {
+        let diagnosis = Diagnosis::new(&codes::IO, "what", " ", "remedy").with_remedy("\n");
+        let cause = "The system could not read, write or open a file";
+        assert_eq!((diagnosis.why.as_str(), diagnosis.remedy.as_str()), (cause, "remedy"));
+        assert_eq!(diagnosis.with_remedy("another").remedy, "another");
+    }
 
     #[test]
     fn offsets_carry_their_sign() {

@@ -1,4 +1,4 @@
-//! Counts, as messages show them.
+//! Counts and bytes, as messages show them.
 
 /// A count with separated thousands, such as `27,012`.
 pub fn count(n: usize) -> String {
@@ -18,6 +18,11 @@ pub fn plural(n: usize, what: &str) -> String {
     format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
+/// Bytes as two hexadecimal digits each.
+pub fn hexadecimal<'b>(bytes: impl IntoIterator<Item = &'b u8>) -> String {
+    bytes.into_iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +34,11 @@ mod tests {
             assert_eq!(count(n), text);
         }
         assert_eq!([1, 2].map(|n| plural(n, "unit")), ["1 unit", "2 units"]);
+    }
+
+    #[test]
+    fn each_byte_has_two_digits() {
+        let bytes = [0, 0x0a, 0xff];
+        assert_eq!([hexadecimal(&bytes), hexadecimal(bytes.iter().rev())], ["000aff", "ff0a00"]);
     }
 }

@@ -11,6 +11,7 @@ use klpx_diagnosis::{Note, Result, codes, words};
 use klpx_klp_emit::callers::Elsewhere;
 
 use crate::change_set::{self, Analysis, PairFiles};
+use crate::elsewhere::SearchedKernel;
 use crate::events::{Events, Stage};
 use crate::holders::{self, LeftOut, Unaffected};
 use crate::inlining::OriginalInlinings;
@@ -84,7 +85,7 @@ impl Build<'_> {
         self.events.begin(Stage::Original);
         let workspace = Workspace::open(&kernel, self.events)?;
         let mut compiled = match (&request.external, kernel.is_thin(), kernel.is_of_units()) {
-            (Some(external), ..) => external::compile(self, &workspace, &prepared, (external, &mut target))?,
+            (Some(external), ..) => external::compile(self, &workspace, &prepared, external, &mut target)?,
             (None, true, _) => thin::compile(self, &workspace, &prepared)?,
             (None, _, true) => units::compile(self, &workspace, &prepared)?,
             (None, _, false) => whole::compile(self, &workspace, &prepared)?,
@@ -101,8 +102,8 @@ impl Build<'_> {
             let objects = change_set::read(&files, &folders)?;
             let analysis = Analysis::new(&objects, &mut compiled);
             if let Some(list) = &compiled.list {
-                let at = (&workspace, list, &target);
-                let missing = elsewhere::missing_units(self, at, (&objects, &analysis), &mut elsewhere)?;
+                let searched = SearchedKernel { workspace: &workspace, list, target: &target };
+                let missing = elsewhere::missing_units(self, &searched, &objects, &analysis, &mut elsewhere)?;
                 if !missing.is_empty() {
                     let pairs = workspace.untouched_pairs(&missing, self.events)?;
                     compiled.pairs.extend(pairs.iter().flat_map(units::files));
@@ -155,7 +156,7 @@ impl Build<'_> {
         if self.request.with_code {
             self.results.patches = patches.texts().map(<[u8]>::to_vec).collect();
         }
-        self.results.inputs = inputs::inputs_before_build(self.request, &patches, (&files, &kernel))?;
+        self.results.inputs = inputs::inputs_before_build(self.request, &patches, &files, &kernel)?;
         let prepared = match &self.request.external {
             Some(external) => patches.preflight_in(&external.source, &kernel, self.request.fuzz)?,
             None => patches.preflight(&kernel, self.request.fuzz)?,

@@ -41,9 +41,10 @@ impl Cause {
     }
 }
 
-/// The debug information of both builds of an object.
+/// The debug information of both builds of an object, and the patch between them.
 #[derive(Clone, Copy)]
 pub(crate) struct InliningPair<'a> {
+    pub(crate) prepared: &'a AppliedPatch,
     pub(crate) original: &'a Inlining,
     pub(crate) patched: &'a Inlining,
 }
@@ -56,7 +57,8 @@ impl InliningPair<'_> {
     }
 
     /// The hunks that edit a function, or the functions that it inlines in either build.
-    fn hunks(&self, pair: &PairObjects<'_>, change: &ItemChange, prepared: &AppliedPatch) -> Vec<PlacedHunk> {
+    fn hunks(&self, pair: &PairObjects<'_>, change: &ItemChange) -> Vec<PlacedHunk> {
+        let prepared = self.prepared;
         let original = change.original.map(|item| pair.original.item(item));
         let mut hunks =
             original.map(|item| self.original.hunks(item, self.original, prepared)).unwrap_or_default();
@@ -99,16 +101,16 @@ impl InliningPair<'_> {
 pub(crate) fn explain(
     pair: &PairObjects<'_>,
     difference: &Difference,
-    (both, prepared): (InliningPair<'_>, &AppliedPatch),
+    both: InliningPair<'_>,
     findings: &mut [Finding],
 ) {
     let changes = &difference.functions;
-    let references = ChangeReferences::of(pair, changes);
+    let references = ChangeReferences::find(pair, changes);
     let name = |n: usize| analysis::name(&pair.patched, changes[n].patched);
     for ((n, change), finding) in changes.iter().enumerate().zip(findings) {
         let Some(edited) = both.is_edited(pair, change) else { continue };
         finding.inlines = both.inlines(pair, change);
-        finding.hunks = both.hunks(pair, change, prepared);
+        finding.hunks = both.hunks(pair, change);
         let cause = if edited {
             Cause::Edited
         } else if let Some(inlines) = finding.inlines.first() {
@@ -215,7 +217,7 @@ struct ChangeReferences {
 }
 
 impl ChangeReferences {
-    fn of(pair: &PairObjects<'_>, changes: &[ItemChange]) -> ChangeReferences {
+    fn find(pair: &PairObjects<'_>, changes: &[ItemChange]) -> ChangeReferences {
         let none = vec![BTreeSet::new(); changes.len()];
         let mut references = ChangeReferences { to: none.clone(), from: none };
         let patched = changes.iter().map(|change| Some(change.patched));

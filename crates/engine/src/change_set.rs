@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::AppliedPatch;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 use klpx_diff::{Difference, Sources};
 use klpx_inline_check::lines::Lines;
@@ -164,18 +163,17 @@ impl Analysis {
         let path = pair.original_path;
         // The counterpart of a unit that the patch adds is compiled from an empty file.
         let known = pair.unit.is_none_or(|unit| !unit.is_new).then_some(path);
-        let now = known.and_then(|path| originals.patched(&pair.patched, &places, path));
-        let both = known.and_then(|path| originals.of(path)).zip(now.as_ref());
-        let both = both.map(|(original, patched)| InliningPair { original, patched });
+        let patched = known.and_then(|path| originals.patched(&pair.patched, &places, path));
+        let both = known.and_then(|path| originals.inlining(path)).zip(patched.as_ref());
+        let both = both.map(|(original, patched)| InliningPair { prepared, original, patched });
 
-        let told = both.map(|both| (both, prepared));
-        let findings = findings(pair, &difference, told, tree);
+        let findings = findings(pair, &difference, both, tree);
         let holds = changes().zip(&findings).filter(|(_, finding)| finding.cause == Some(Cause::Inlines));
         self.inlines.push(holds.map(|(item, finding)| (item, finding.why.clone())).collect());
         self.edited.push(edited(pair, &difference, both));
         let others = known
-            .and_then(|path| originals.of(path))
-            .map(|original| OtherHolders::of(pair, &difference, original, remade));
+            .and_then(|path| originals.inlining(path))
+            .map(|original| OtherHolders::find(pair, &difference, original, remade));
         self.others.push(others.unwrap_or_default());
         self.registries.extend(registries(pair, &difference));
         self.findings.push(findings);
@@ -206,7 +204,7 @@ impl Analysis {
 fn findings(
     pair: &PairObjects<'_>,
     difference: &Difference,
-    both: Option<(InliningPair<'_>, &AppliedPatch)>,
+    both: Option<InliningPair<'_>>,
     tree: &Path,
 ) -> Vec<Finding> {
     let (strip, sections) = (tree.display().to_string(), DebugSections::of_lines(&pair.patched.elf));

@@ -81,7 +81,7 @@ pub fn whole_name(name: &str) -> String {
 
 impl Code {
     /// The code of a function of the patched build.
-    pub(crate) fn of(pair: &PairObjects<'_>, difference: &Difference, patched: ItemId) -> Code {
+    pub(crate) fn read(pair: &PairObjects<'_>, difference: &Difference, patched: ItemId) -> Code {
         let original = difference.original_of(patched);
         let counterpart = |item: ItemId| difference.original_of(item).map(|item| (&pair.original, item));
         Code {
@@ -207,8 +207,10 @@ pub fn of_module(file: &ElfFile) -> Result<Vec<ModuleFunction>> {
                 reference.filled = Filled::Export(name);
             }
         }
-        let ours = livepatch.get(&at.0).into_iter().flatten();
-        for (place, symbol, addend, width) in ours.filter(|(place, ..)| (at.1..shape.end).contains(place)) {
+        let relocations = livepatch.get(&at.0).into_iter().flatten();
+        for (place, symbol, addend, width) in
+            relocations.filter(|(place, ..)| (at.1..shape.end).contains(place))
+        {
             let offset = place - at.1;
             clear(&mut body.bytes, offset, *width);
             let to = klpx_diagnosis::Offset(*addend).behind(plain_name(&symbol.name));

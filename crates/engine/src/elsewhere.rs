@@ -17,14 +17,23 @@ use crate::target::TargetKernelFiles;
 /// The most callers that klpx replaces, and the most units that it compiles, because ftrace can't reach a function.
 const MOST_CALLERS: usize = 50;
 
+/// Where callers are searched: the kernel's units, and its files.
+pub(crate) struct SearchedKernel<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) list: &'a UnitList,
+    pub(crate) target: &'a TargetKernelFiles,
+}
+
 /// Finds the callers of the global functions that have to be copied for their callers. Returns the units that contain
 /// these callers and are not among `objects`.
 pub(crate) fn missing_units(
     build: &mut Build<'_>,
-    (workspace, list, target): (&Workspace, &UnitList, &TargetKernelFiles),
-    (objects, analysis): (&[PairObjects<'_>], &Analysis),
+    kernel: &SearchedKernel<'_>,
+    objects: &[PairObjects<'_>],
+    analysis: &Analysis,
     elsewhere: &mut Elsewhere,
 ) -> Result<Vec<TouchedUnit>> {
+    let SearchedKernel { workspace, list, target } = *kernel;
     let pairs = objects.iter().zip(&analysis.differences);
     let units: Vec<ComparedUnit<'_, '_>> = pairs
         .map(|(pair, difference)| ComparedUnit {

@@ -19,7 +19,8 @@ pub(crate) fn compile<'a>(
     build: &mut Build<'_>,
     workspace: &Workspace,
     prepared: &'a AppliedPatch,
-    (external, target): (&ExternalModule, &mut TargetKernelFiles),
+    external: &ExternalModule,
+    target: &mut TargetKernelFiles,
 ) -> Result<CompiledPairs<'a>> {
     workspace.prepare(build.events)?;
     let module = module_name(&external.file);

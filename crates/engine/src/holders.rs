@@ -56,7 +56,7 @@ pub(crate) struct OtherHolders {
 
 impl OtherHolders {
     /// Finds the patched build's counterpart of each holder of the original.
-    pub(crate) fn of(
+    pub(crate) fn find(
         pair: &PairObjects<'_>,
         difference: &Difference,
         original: &Inlining,
@@ -129,7 +129,7 @@ pub(crate) fn uncompared(
     let all = std::iter::once(("vmlinux", baseline.vmlinux_o.as_path())).chain(modules);
     let mut left_out = Vec::new();
     for (name, object) in all.filter(|(name, _)| patched.pair(name).is_none()) {
-        let Some(inlining) = originals.of(object) else { continue };
+        let Some(inlining) = originals.inlining(object) else { continue };
         for holder in inlining.holders() {
             let why = not_made_again(&holder, &patched.remade);
             left_out.extend(why.map(|why| LeftOut { holder: unaffected_holder(name, &holder), why }));
@@ -263,7 +263,7 @@ int bystander(int x) { return x + 1; }
         };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
         assert!(difference.is_empty());
-        let others = OtherHolders::of(&pair, &difference, &inlining, remade);
+        let others = OtherHolders::find(&pair, &difference, &inlining, remade);
         let mut unaffected: Vec<String> = others.unaffected.into_iter().map(|h| h.function).collect();
         let mut left_out: Vec<String> =
             others.left_out.into_iter().map(|out| format!("{}: {}", out.holder.function, out.why)).collect();
@@ -310,7 +310,7 @@ int bystander(int x) { return x + 1; }
             patched: read(),
         };
         let difference = klpx_diff::compare(&pair.original, &pair.patched);
-        let others = OtherHolders::of(&pair, &difference, &inlining, &compiled(&["one.o"]));
+        let others = OtherHolders::find(&pair, &difference, &inlining, &compiled(&["one.o"]));
         assert!(others.unaffected.is_empty());
         let refused = check(&others.left_out).expect_err("three holders are left out");
         let diagnosis = refused.diagnoses().next().expect("a diagnosis");

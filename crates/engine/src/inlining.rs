@@ -313,7 +313,7 @@ impl<'a> OriginalInlinings<'a> {
     }
 
     /// The inlining in an object; `None` if its debug information can't be read.
-    pub(crate) fn of(&mut self, object: &Path) -> Option<&Inlining> {
+    pub(crate) fn inlining(&mut self, object: &Path) -> Option<&Inlining> {
         if !self.read.contains_key(object) {
             let surveyed = match self.early.take_if(|(path, _)| path.as_path() == object) {
                 Some((_, early)) => early.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
@@ -347,7 +347,7 @@ impl<'a> OriginalInlinings<'a> {
     ) -> Option<Inlining> {
         let survey = Survey::read_units(&object.elf, &self.tree, places).ok()?;
         let prepared = self.prepared;
-        Some(Inlining::of_patched(survey, self.of(original)?, prepared))
+        Some(Inlining::of_patched(survey, self.inlining(original)?, prepared))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use klpx_build_driver::packages::KernelFiles;
 use klpx_build_driver::{PatchSet, PatchableKernel};
+use klpx_diagnosis::words::hexadecimal;
 use klpx_diagnosis::{Diagnosis, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -54,7 +55,8 @@ pub enum InputKind {
 pub(crate) fn inputs_before_build(
     request: &Request,
     patches: &PatchSet,
-    (files, kernel): (&KernelFiles, &PatchableKernel),
+    files: &KernelFiles,
+    kernel: &PatchableKernel,
 ) -> Result<Vec<Input>> {
     let patches = patches.hashes().map(|(name, hash)| Input {
         kind: InputKind::Patch,
@@ -100,9 +102,4 @@ fn hash(path: &Path) -> Result<String> {
             read => hash.update(&buffer[..read]),
         }
     }
-}
-
-/// Bytes as two hexadecimal digits each.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -66,7 +66,7 @@ impl PairTypes {
                 None => changes.push(change),
             }
         }
-        let events = TraceEvents::of(objects);
+        let events = TraceEvents::find(objects);
         Ok(PairTypes { originals, changes, events, tree: format!("{}/", tree.display()) })
     }
 
@@ -155,7 +155,8 @@ fn merge<T: Ord>(list: &mut Vec<T>, more: Vec<T>) {
 pub(crate) fn check_kernel(
     objects: &[PairObjects<'_>],
     types: &PairTypes,
-    (vmlinux, modules): (&Image<'_>, &[Image<'_>]),
+    vmlinux: &Image<'_>,
+    modules: &[Image<'_>],
 ) -> Result<Option<Note>> {
     let Some(kernel) = section(&vmlinux.elf) else {
         let text = "the kernel has no BTF: its types were not compared with those of klpx's build";

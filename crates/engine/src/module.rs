@@ -81,7 +81,7 @@ impl ModuleSource<'_> {
             .map(|pair| Binding::new(&pair.original, image_of(pair.name, &vmlinux, &modules)))
             .collect();
         self.witnessed(&closure, &kernel, &bindings, build.results)?;
-        let note = layouts::check_kernel(self.objects, self.types, (&vmlinux, &modules))?;
+        let note = layouts::check_kernel(self.objects, self.types, &vmlinux, &modules)?;
         build.note(note.as_slice());
         build.events.end(&bound_text(build.results));
 
@@ -214,7 +214,7 @@ impl ModuleSource<'_> {
             for item in pair.patched.item_ids().filter(held) {
                 let name = code::whole_name(&analysis::name(&pair.patched, item));
                 if names.contains(&(pair.name, name.as_str())) {
-                    all.push(Code::of(pair, difference, item));
+                    all.push(Code::read(pair, difference, item));
                 }
             }
         }

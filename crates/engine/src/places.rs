@@ -16,7 +16,7 @@ use crate::trace_events::TraceEvents;
 /// The failure with missing files and lines filled in, and with the trace events from whose definitions macros made
 /// symbols. `tree` is the source tree that was compiled.
 pub(crate) fn complete(failure: Failure, objects: &[PairObjects<'_>], tree: &Path) -> Failure {
-    let events = TraceEvents::of(objects);
+    let events = TraceEvents::find(objects);
     failure.map(|diagnosis| {
         let place = completed(&diagnosis.place, objects, tree).unwrap_or_else(|| diagnosis.place.clone());
         let symbol = place.symbol.clone().unwrap_or_default();

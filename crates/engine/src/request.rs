@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use klpx_build_driver::Given;
 use klpx_build_driver::language::ModinfoLine;
 use klpx_build_driver::packages::WantedKernel;
+use klpx_diagnosis::words::hexadecimal;
 use klpx_thinlto::Level;
 
-use crate::inputs::hexadecimal;
 use crate::sign::Signing;
 
 /// The patches, the kernel that they are for, and the properties of the livepatch.

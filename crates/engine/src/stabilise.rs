@@ -39,14 +39,15 @@ pub(crate) fn report_level(object: &str, made: &ObjectResult, events: &dyn Event
         events.note(&format!("{object}: {spared} of untouched units inline what they inlined before"));
     }
     if let Some(outcome) = &made.outcome {
-        report_outcome(object, (outcome, Level::Imports), events, results);
+        report_outcome(object, outcome, Level::Imports, events, results);
     }
 }
 
 /// Reports the outcome of replaying the inlining. `below` is the level that is reached without it.
 fn report_outcome(
     object: &str,
-    (outcome, below): (&ReplayOutcome, Level),
+    outcome: &ReplayOutcome,
+    below: Level,
     events: &dyn Events,
     results: &mut Results,
 ) {
@@ -110,7 +111,7 @@ pub(crate) fn single_units(
     for (at, result) in candidates.into_iter().zip(replayed) {
         let Some((nearer, outcome)) = result? else { continue };
         let pair = &mut pairs.pairs[at];
-        report_outcome(pair.unit.object(), (&outcome, Level::Off), build.events, build.results);
+        report_outcome(pair.unit.object(), &outcome, Level::Off, build.events, build.results);
         if let Some(object) = nearer {
             pair.patched = object;
         }

@@ -29,14 +29,15 @@ pub(crate) fn compile<'a>(
     build.note(touched.notes());
     let count = touched.len();
     let folder = workspace.work_dir()?;
-    let links = Links::find((workspace, list), prepared, (touched, &folder.path().join("added")), build)?;
+    let units = KernelUnits { workspace, list };
+    let links = Links::find(units, prepared, touched, &folder.path().join("added"), build)?;
     let originals = workspace.originals(prepared, &links.plain, &folder, build.events)?;
     build.events.end(&words::plural(count, "unit"));
 
     build.events.begin(Stage::Patched);
     let mut pairs = match links.plain.is_empty() {
         true => UnitPairs::new(Vec::new(), folder),
-        false => workspace.pairs(prepared, &links.plain, originals, folder, build.events)?,
+        false => workspace.pairs(prepared, originals, folder, build.events)?,
     };
     units::refuse_elsewhere(&pairs.pairs)?;
     let mut files: Vec<PairFiles> = pairs.pairs.iter().flat_map(units::files).collect();
@@ -45,16 +46,22 @@ pub(crate) fn compile<'a>(
     remade.compiled.extend(pairs.pairs.iter().map(|pair: &UnitPair| pair.unit.object().into()));
     let work = pairs.work_dir().join("links");
     let overlays = overlays(workspace, prepared, &work)?;
-    let context = thinlto::Context::of(workspace);
+    let context = thinlto::Context::new(workspace);
+    let patch = thinlto::PatchContext {
+        context: &context,
+        list,
+        overlays: &overlays,
+        level: build.request.level,
+        progress: build.events,
+    };
     for (object, link) in &links.objects {
-        let (folder, level) = (work.join(object), build.request.level);
-        let made = thinlto::prepare(&context, (link, list), &overlays, level, &folder, build.events)?;
+        let made = thinlto::prepare(patch, link, &work.join(object))?;
         let name = name_of(object, list);
         stabilise::report_level(&name, &made, build.events, build.results);
         moved.extend(made.moved);
         for pair in made.pairs {
             remade.compiled.push(pair.unit.clone().into());
-            files.push(pair_files(&name, pair, (workspace, list))?);
+            files.push(pair_files(&name, pair, units)?);
         }
     }
     build.events.end(&format!("{} compiled", words::plural(files.len(), "unit")));
@@ -65,6 +72,13 @@ pub(crate) fn compile<'a>(
     let (left_out, work) = (Vec::new(), Work::Units(pairs));
     let tree = workspace.source_dir();
     Ok(CompiledPairs { pairs: files, originals, remade, left_out, moved, tree, work, list: None })
+}
+
+/// The units of the kernel, and the workspace in which they are compiled.
+#[derive(Clone, Copy)]
+struct KernelUnits<'a> {
+    workspace: &'a Workspace,
+    list: &'a UnitList,
 }
 
 /// The touched units, by how they become native code.
@@ -78,12 +92,14 @@ struct Links {
 impl Links {
     /// Finds the links, and puts the bitcode of units that the patch adds into a folder.
     fn find(
-        (workspace, list): (&Workspace, &UnitList),
+        units: KernelUnits<'_>,
         prepared: &AppliedPatch,
-        (mut touched, folder): (TouchedUnits, &Path),
+        mut touched: TouchedUnits,
+        folder: &Path,
         build: &Build<'_>,
     ) -> Result<Links> {
-        let context = thinlto::Context::of(workspace);
+        let KernelUnits { workspace, list } = units;
+        let context = thinlto::Context::new(workspace);
         let added = touched.take_added();
         let mut objects = BTreeMap::new();
         for unit in touched.units().iter().chain(&added) {
@@ -92,7 +108,7 @@ impl Links {
                     continue;
                 }
                 let recorded = workspace.link(&object, list, build.events)?;
-                let link = thinlto::Link::of(&context, Path::new(&object), &recorded)?;
+                let link = thinlto::Link::read(&context, Path::new(&object), &recorded)?;
                 objects.insert(object, thinlto::TouchedObject { link, units: Vec::new(), added: Vec::new() });
             }
         }
@@ -134,12 +150,9 @@ fn linked_to(unit: &TouchedUnit, list: &UnitList) -> Vec<String> {
     }
 }
 
-fn pair_files(
-    object: &str,
-    pair: thinlto::NativePair,
-    (workspace, list): (&Workspace, &UnitList),
-) -> Result<PairFiles> {
-    let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::of(list, id));
+fn pair_files(object: &str, pair: thinlto::NativePair, units: KernelUnits<'_>) -> Result<PairFiles> {
+    let KernelUnits { workspace, list } = units;
+    let unit = list.by_object(&pair.unit).map(|id| TouchedUnit::from_list(list, id));
     let exports = match &unit {
         Some(unit) if !pair.is_new => workspace.exports(unit)?,
         _ => String::new(),

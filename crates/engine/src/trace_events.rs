@@ -17,7 +17,7 @@ pub(crate) struct TraceEvents {
 }
 
 impl TraceEvents {
-    pub(crate) fn of(objects: &[PairObjects<'_>]) -> TraceEvents {
+    pub(crate) fn find(objects: &[PairObjects<'_>]) -> TraceEvents {
         let mut found = TraceEvents::default();
         for pair in objects {
             found.add(&pair.original);

@@ -27,7 +27,7 @@ pub(crate) fn compile<'a>(
     build.events.end(&words::plural(touched.len(), "unit"));
 
     build.events.begin(Stage::Patched);
-    let mut pairs = workspace.pairs(prepared, &touched, originals, work, build.events)?;
+    let mut pairs = workspace.pairs(prepared, originals, work, build.events)?;
     stabilise::single_units(build, workspace, prepared, &mut pairs)?;
     build.events.end(&format!("{} compiled", words::plural(pairs.pairs.len(), "unit")));
     if build.request.keep_work {

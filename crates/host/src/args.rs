@@ -5,23 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-/// Exit codes, for the help of a program with these commands.
-pub const EXIT_CODES: &str = "\
-Exit codes:
-    0  success
-    2  usage; what is named is not installed or not loaded
-    7  the livepatch is not for this kernel as it runs, or the kernel refuses it
-    8  the host lacks a permission, disk space or kernel support
-    9  a file is no livepatch, or damaged
-   10  the transition did not end in time, and was taken back
-   11  the transition does not end, and could not be taken back
-   12  status: no livepatch is loaded
-   13  status: a livepatch is in transition
-   14  status: a livepatch is disabled
-   15  status: a livepatch is not loaded since the machine went down while it was
-   70  a fault in klpx";
+use crate::exit::exit_codes;
 
-const STATUS_CODES: &str = "\
+const MONITORING: &str = "\
 Exit codes for monitoring:
     0  every livepatch is enabled and through its transition
    12  no livepatch is loaded
@@ -42,7 +28,7 @@ next boot.";
 
 /// Loads, watches and removes Linux kernel livepatches on a host.
 #[derive(Debug, Parser)]
-#[command(name = "klpx-host", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "klpx-host", version, propagate_version = true, max_term_width = 100, after_help = exit_codes())]
 pub struct HostCli {
     /// What to do.
     #[command(subcommand)]
@@ -59,7 +45,7 @@ pub enum HostCommand {
     #[command(after_long_help = FORCE)]
     Unload(Unload),
     /// Show every livepatch that is loaded: its state, since when, its functions, what it mends
-    #[command(after_help = STATUS_CODES)]
+    #[command(after_help = MONITORING)]
     Status(JsonArgs),
     /// Check whether a livepatch could be loaded, and change nothing
     Check(CheckArgs),

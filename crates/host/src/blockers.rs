@@ -134,7 +134,7 @@ impl Blockers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Machine;
+    use crate::testing::{Machine, Task};
 
     #[test]
     fn a_task_that_blocks_is_named_with_what_it_is_in() {
@@ -142,10 +142,10 @@ mod tests {
         machine.livepatch("a", "1", "1", &["f"]);
         let stack =
             "[<0>] do_nanosleep+0x1/0x2\n[<0>] f+0x3/0x40\n[<0>] entry_SYSCALL_64_after_hwframe+0x76/0x7e\n";
-        machine.task(7, 7, "a (b) c\u{1b}[2J", "S", "0", stack);
-        machine.task(7, 9, "other", "R", "0", "");
-        machine.task(12, 12, "patched", "S", "1", stack);
-        machine.task(13, 13, "idle", "S", "-1", stack);
+        machine.task(&Task::sleeping(7, "a (b) c\u{1b}[2J", stack));
+        machine.task(&Task { tid: 9, state: "R", ..Task::sleeping(7, "other", "") });
+        machine.task(&Task { patched: "1", ..Task::sleeping(12, "patched", stack) });
+        machine.task(&Task { patched: "-1", ..Task::sleeping(13, "idle", stack) });
         let found = find(&machine.host(), "a", true);
         assert_eq!(found.count, 2);
         let first = &found.tasks[0];
@@ -163,7 +163,7 @@ mod tests {
     fn many_tasks_are_counted() {
         let machine = Machine::new();
         machine.livepatch("a", "1", "1", &["f"]);
-        (1..40).for_each(|pid| machine.task(pid, pid, "t", "S", "0", ""));
+        (1..40).for_each(|pid| machine.task(&Task::sleeping(pid, "t", "")));
         let found = find(&machine.host(), "a", true);
         assert_eq!((found.count, found.tasks.len()), (39, TASKS));
         assert_eq!(found.lines().last().map(String::as_str), Some("and 23 more tasks"));

@@ -25,12 +25,12 @@ pub(crate) fn run(host: &Host, waiting: &WaitingArgs, report: &mut CommandOutput
     }
     let (livepatches, mut failures) = installed::readable(host, &host.release()?);
     let here = host.build_id();
-    let (ours, others): (Vec<_>, Vec<_>) =
+    let (fitting, others): (Vec<_>, Vec<_>) =
         livepatches.into_iter().partition(|opened| opened.livepatch.kernel_build_id == here);
     for other in others {
         report.note(format!("{} is for another build of this kernel, and left out", other.livepatch.name))?;
     }
-    let (wanted, older) = installed::plan(ours);
+    let (wanted, older) = installed::plan(fitting);
     for name in older {
         report.note(format!("{name} is older than the cumulative livepatch, and left out"))?;
     }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use klpx_diagnosis::words::hexadecimal;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::{compressed, elf::ElfFile, notes};
 use klpx_verify::inspect;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::host::{failed, hexadecimal, is_name, is_release};
+use crate::host::{failed, is_name, is_release};
 
 /// The largest file that klpx-host reads, in bytes.
 const LIMIT: u64 = 256 << 20;

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use klpx_diagnosis::words::hexadecimal;
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::system::{KernelInterface, RunningKernel};
@@ -106,11 +107,6 @@ impl Host {
         let notes = self.bytes(&format!("/sys/module/{module}/notes/.note.gnu.build-id")).ok()?;
         klpx_normalize::notes::in_notes(&notes).map(hexadecimal)
     }
-}
-
-/// The bytes, each as two hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A failed system call on a file of the machine.

@@ -32,7 +32,7 @@ pub(crate) fn files_of(host: &Host, release: &str) -> Vec<PathBuf> {
 }
 
 /// The livepatches of a release, sorted by file.
-pub(crate) fn of(host: &Host, release: &str) -> Vec<OpenedResult> {
+pub(crate) fn open_all(host: &Host, release: &str) -> Vec<OpenedResult> {
     files_of(host, release).iter().map(|path| file::open(path)).collect()
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn list(host: &Host, report: &mut CommandOutput<'_>) -> Result<()> {
         vec![["release", "livepatch", "version", "cumulative", "state", "CVEs"].map(str::to_owned).to_vec()];
     let mut values = Vec::new();
     for release in releases(host) {
-        for (path, found) in files_of(host, &release).iter().zip(of(host, &release)) {
+        for (path, found) in files_of(host, &release).iter().zip(open_all(host, &release)) {
             let opened = match found {
                 Ok(opened) => opened,
                 Err(failure) => {
@@ -220,7 +220,7 @@ pub(crate) fn as_file(text: &Path) -> Option<&Path> {
 /// The readable livepatches of a release, and the failures of the others.
 pub(crate) fn readable(host: &Host, release: &str) -> (Vec<Opened>, Vec<Failure>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for found in of(host, release) {
+    for found in open_all(host, release) {
         match found {
             Ok(opened) => good.push(opened),
             Err(failure) => bad.push(failure),

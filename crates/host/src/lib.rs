@@ -7,6 +7,7 @@ mod args;
 mod blockers;
 mod boot;
 mod checks;
+mod exit;
 mod file;
 mod files;
 mod host;
@@ -35,8 +36,9 @@ use klpx_terminal::render;
 use serde_json::{Value, json};
 
 pub use args::{
-    CheckArgs, EXIT_CODES, HostCli, HostCommand, Install, JsonArgs, LoadArgs, Uninstall, Unload, WaitingArgs,
+    CheckArgs, HostCli, HostCommand, Install, JsonArgs, LoadArgs, Uninstall, Unload, WaitingArgs,
 };
+pub use exit::{STATUS_CODES, StatusCode, exit_codes};
 pub use host::Host;
 pub use schema::SCHEMAS;
 

@@ -48,7 +48,7 @@ pub(crate) fn put(host: &Host, livepatch: &Livepatch, forced: bool) -> Result<()
 }
 
 /// The record of a module with this build ID.
-pub(crate) fn of(host: &Host, name: &str, build_id: Option<&str>) -> Option<LivepatchRecord> {
+pub(crate) fn read(host: &Host, name: &str, build_id: Option<&str>) -> Option<LivepatchRecord> {
     let record: LivepatchRecord = serde_json::from_str(&host.text(&path(name))?).ok()?;
     (record.build_id.as_deref() == build_id).then_some(record)
 }

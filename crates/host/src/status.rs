@@ -4,17 +4,12 @@ use klpx_diagnosis::{Result, words};
 use serde_json::{Value, json};
 
 use crate::blockers;
+use crate::exit::{CRASHED, DISABLED, NONE, TRANSITION};
 use crate::host::Host;
 use crate::loaded::{self, LivepatchState, LoadedLivepatch};
 use crate::record::{self, LivepatchRecord};
 use crate::report::CommandOutput;
 use crate::{installed, mark};
-
-/// Exit codes for conditions that need attention, the most urgent first.
-const CRASHED: u8 = 15;
-const TRANSITION: u8 = 13;
-const DISABLED: u8 = 14;
-const NONE: u8 = 12;
 
 /// Prints the state of every livepatch and returns the exit code.
 ///
@@ -38,7 +33,8 @@ pub(crate) fn run(host: &Host, report: &mut CommandOutput<'_>) -> Result<u8> {
     }
     let has =
         |wanted: &dyn Fn(LivepatchState) -> bool| loaded.iter().any(|livepatch| wanted(livepatch.state));
-    let code = if !crashes.is_empty() {
+    // The most urgent condition gives the exit code.
+    let (code, _) = if !crashes.is_empty() {
         CRASHED
     } else if has(&LivepatchState::is_transition) {
         TRANSITION
@@ -47,7 +43,7 @@ pub(crate) fn run(host: &Host, report: &mut CommandOutput<'_>) -> Result<u8> {
     } else if loaded.is_empty() {
         NONE
     } else {
-        0
+        (0, "")
     };
     let crashes: Vec<Value> = crashes.iter().map(|mark| json!(mark)).collect();
     report.result(json!({"livepatches": values, "crash_marks": crashes, "exit_code": code}))?;
@@ -109,12 +105,12 @@ fn livepatch_status(
 /// The known facts of a loaded livepatch: from the record of its load, or from an installed file of the same build. The
 /// second value is the time since when the livepatch is enabled, if klpx-host enabled it.
 fn known_record(host: &Host, livepatch: &LoadedLivepatch) -> (LivepatchRecord, Option<u64>) {
-    if let Some(record) = record::of(host, &livepatch.name, livepatch.build_id.as_deref()) {
+    if let Some(record) = record::read(host, &livepatch.name, livepatch.build_id.as_deref()) {
         let since = record.since;
         return (record, Some(since));
     }
     let release = host.release().unwrap_or_default();
-    let file = installed::of(host, &release).into_iter().flatten();
+    let file = installed::open_all(host, &release).into_iter().flatten();
     let file = file.map(|opened| opened.livepatch).find(|file| livepatch.is_of(file));
     let record = file.map(|file| LivepatchRecord {
         description: file.description,

@@ -27,6 +27,26 @@ pub(crate) struct Machine {
     pub(crate) removed: Rc<RefCell<Vec<String>>>,
 }
 
+/// A task of the machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Task<'t> {
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) name: &'t str,
+    /// The state's letter, as `stat` shows it.
+    pub(crate) state: &'t str,
+    /// Whether the task runs the patched functions, as `patch_state` shows it.
+    pub(crate) patched: &'t str,
+    pub(crate) stack: &'t str,
+}
+
+impl<'t> Task<'t> {
+    /// The only thread of a process. It sleeps, and is not patched.
+    pub(crate) fn sleeping(pid: u32, name: &'t str, stack: &'t str) -> Task<'t> {
+        Task { pid, tid: pid, name, state: "S", patched: "0", stack }
+    }
+}
+
 impl Machine {
     /// A machine that runs 6.12.1+test with livepatch support, without a loaded livepatch.
     pub(crate) fn new() -> Machine {
@@ -84,7 +104,8 @@ impl Machine {
     }
 
     /// Adds a task.
-    pub(crate) fn task(&self, pid: u32, tid: u32, name: &str, state: &str, patched: &str, stack: &str) {
+    pub(crate) fn task(&self, task: &Task<'_>) {
+        let Task { pid, tid, name, state, patched, stack } = *task;
         let folder = format!("/proc/{pid}/task/{tid}");
         self.put(&format!("{folder}/comm"), name);
         self.put(&format!("{folder}/stat"), &format!("{tid} ({name}) {state} 1 2"));

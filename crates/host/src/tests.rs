@@ -7,7 +7,7 @@ use clap::Parser;
 use klpx_testkit as tools;
 use serde_json::Value;
 
-use crate::testing::Machine;
+use crate::testing::{Machine, Task};
 use crate::{HostCli, SCHEMAS, run_on};
 
 /// The source of a livepatch of one function of vmlinux.
@@ -137,7 +137,7 @@ fn takes(machine: &Machine, name: &'static str) {
         let marked = machine.text(&format!("/var/lib/klpx/loading/{name}"));
         assert!(marked.contains("boot-1"), "a mark is there before the kernel is asked: {marked}");
         machine.livepatch(name, "1\n", "1\n", &["f"]);
-        machine.task(5, 5, "sleeper", "S", "0", "[<0>] f+0x1/0x20\n");
+        machine.task(&Task::sleeping(5, "sleeper", "[<0>] f+0x1/0x20\n"));
     });
 }
 

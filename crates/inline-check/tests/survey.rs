@@ -86,7 +86,7 @@ fn survey(path: &Path) -> Survey {
 
 /// Returns the survey's facts in the second count's form.
 fn counted(survey: &Survey) -> dwarfdump::Count {
-    let summary = Summary::of(survey);
+    let summary = Summary::count(survey);
     let all = summary.all();
     let half = || survey.functions().map(|(_, f)| f).filter(|f| survey.is_half_inlined(f));
     dwarfdump::Count {
@@ -173,7 +173,7 @@ fn only_lto_inlines_across_files_and_the_chain_says_by_way_of_what() {
     for build in builds() {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let survey = survey(&make(folder.path(), build, &[]));
-        let across = Summary::of(&survey).all().half_inlined_across;
+        let across = Summary::count(&survey).all().half_inlined_across;
         assert_eq!(across > 0, build.lto, "{build:?}");
         if !build.lto {
             continue;

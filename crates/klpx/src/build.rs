@@ -23,7 +23,7 @@ use crate::trial;
 /// Runs the command. The report is written on success and on failure.
 pub(crate) fn run(args: &BuildArgs, out: &mut impl Write) -> Result<()> {
     let steps = ShownSteps::new(args.progress);
-    let mut report = Report::of(&args.patches);
+    let mut report = Report::new(&args.patches);
     let place = args.report.as_deref().map(|path| claim(args, path)).transpose()?;
     let result = build(args, &steps, &mut report, out);
     steps.abandon();

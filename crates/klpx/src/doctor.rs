@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
     };
     let runner = Runner::new();
     let survey = packages::survey(&wanted, &runner, &ShownSteps::new(ProgressForm::Text))?;
-    let shortage = Shortage::of(&survey, &runner)?;
+    let shortage = Shortage::find(&survey, &runner)?;
     let capability = capability(args, &survey, &runner)?;
     let mut problems = Vec::new();
     if !survey.is_complete() {

@@ -4,16 +4,9 @@ use std::io::{self, Write};
 
 use clap_mangen::roff::{Roff, bold, roman};
 use klpx_diagnosis::{Class, codes};
+use klpx_host::STATUS_CODES;
 
 use crate::explain;
-
-/// The exit codes of `klpx status` that are no failures.
-const STATES: [(u8, &str); 4] = [
-    (12, "no livepatch is loaded"),
-    (13, "a livepatch is in transition"),
-    (14, "a livepatch is disabled"),
-    (15, "a livepatch is not loaded since the machine went down while it was"),
-];
 
 /// The exit codes, for the help.
 pub(crate) fn exit_codes() -> String {
@@ -23,7 +16,7 @@ pub(crate) fn exit_codes() -> String {
     let classes = |all: Vec<Class>| {
         all.into_iter().map(|class| row((class.exit_code(), class.meaning()))).collect::<String>()
     };
-    let states: String = STATES.map(row).concat();
+    let states: String = STATUS_CODES.map(row).concat();
     format!(
         "Exit codes:{}{}\n  load, unload and status:{}{states}",
         row((0, "success")),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes, words};
 use klpx_engine::{FinishedModule, Results};
 use klpx_terminal::terminal::json;
 use serde::Serialize;
@@ -86,7 +86,7 @@ impl ModuleReport {
 
 impl Report {
     /// The report of a build that has not begun.
-    pub(crate) fn of(patches: &[PathBuf]) -> Report {
+    pub(crate) fn new(patches: &[PathBuf]) -> Report {
         let patches = patches.iter().map(|path| path.display().to_string()).collect();
         Report { schema: SCHEMA, klpx: env!("CARGO_PKG_VERSION"), patches, ..Report::default() }
     }
@@ -99,7 +99,7 @@ impl Report {
 
 /// The SHA-256 of bytes, in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    words::hexadecimal(&Sha256::digest(bytes))
 }
 
 /// Pretty JSON with a newline at its end.

@@ -18,7 +18,7 @@ use crate::scripts::{self, DEBIAN};
 pub(crate) fn make(package: &Package, scratch: &Path) -> Result<Vec<u8>> {
     let root = scratch.join(&package.name);
     let mut size = 0;
-    for file in files::of(package, Format::Deb)? {
+    for file in files::list(package, Format::Deb)? {
         size += file.bytes.len().div_ceil(1024);
         write(&root, &file.path, &file.bytes, 0o644)?;
     }

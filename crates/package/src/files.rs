@@ -22,7 +22,7 @@ pub(crate) struct PackageFile {
 }
 
 /// The files, sorted by path.
-pub(crate) fn of(package: &Package, format: Format) -> Result<Vec<PackageFile>> {
+pub(crate) fn list(package: &Package, format: Format) -> Result<Vec<PackageFile>> {
     let livepatch = &package.livepatch;
     let beside = |ending: &str| format!("{}/{}.{ending}", livepatch.folder(), livepatch.name);
     let module = PackageFile { path: livepatch.path(), bytes: livepatch.bytes.clone(), is_document: false };

@@ -1,5 +1,6 @@
 //! The provenance of a livepatch: an in-toto statement, version 1, whose predicate is SLSA provenance, version 1.
 
+use klpx_diagnosis::words;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -47,7 +48,7 @@ fn dependencies(inputs: &Value) -> Vec<Value> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    words::hexadecimal(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn build(package: &Package) -> std::result::Result<Vec<u8>, Box<dyn std::error::
     builder.description(paragraphs.join("\n")).group("System Environment/Kernel");
     builder.add_changelog_entry(format!("{} - {version}-1", about.maintainer), changelog::rpm(package), date);
     builder.requires(Dependency::any("klpx-host"));
-    for file in files::of(package, Format::Rpm).map_err(|failure| failure.to_string())? {
+    for file in files::list(package, Format::Rpm).map_err(|failure| failure.to_string())? {
         let options = FileOptions::new(file.path).permissions(0o644);
         builder.with_file_contents(file.bytes, if file.is_document { options.doc() } else { options })?;
     }

@@ -31,7 +31,7 @@ const DEFAULT_LIMIT: usize = 100;
 
 impl<'a> Context<'a> {
     /// The context of a workspace's kernel.
-    pub fn of(workspace: &'a Workspace) -> Context<'a> {
+    pub fn new(workspace: &'a Workspace) -> Context<'a> {
         let toolchain = workspace.kernel().toolchain();
         let makefile = std::fs::read_to_string(workspace.source_dir().join("Makefile")).unwrap_or_default();
         let limit = makefile.split_once("-import-instr-limit=").map(|(_, rest)| rest);

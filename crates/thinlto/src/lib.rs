@@ -43,7 +43,7 @@ use serde::Serialize;
 
 pub use context::Context;
 pub use link::{Link, LinkInput};
-pub use prepare::{Added, NativePair, ObjectResult, TouchedObject, prepare};
+pub use prepare::{Added, NativePair, ObjectResult, PatchContext, TouchedObject, prepare};
 pub use unit::{Overlays, SourceSide, UnitCommands, write_overlay};
 
 /// How far the patched build may be brought nearer to the original. Each level includes the ones before.

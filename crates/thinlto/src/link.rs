@@ -50,7 +50,7 @@ impl Link {
     ///
     /// # Errors
     /// Fails if the record holds no link that klpx understands.
-    pub fn of(context: &Context<'_>, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
+    pub fn read(context: &Context<'_>, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
         let path = context.store_of(object).join("link.json");
         if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(link);
@@ -143,7 +143,7 @@ impl Archiver<'_> {
                 "check that llvm-ar is installed beside clang and of the same version; if \
                  the archive is damaged, remove the workspace (klpx cache prune --key KEY)",
             )
-            .detail(answer.said)
+            .detail(answer.messages)
             .into());
         }
         let relative = |line: &String| {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use klpx_build_driver::Progress;
-use klpx_build_driver::kbuild::{ObjtoolRule, UnitList};
+use klpx_build_driver::kbuild::{ObjtoolRule, UnitList, objtool};
 use klpx_build_driver::process::Call;
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
+use klpx_diagnosis::{Diagnosis, Result};
 
 use crate::attempt::run::no_backend;
 use crate::attempt::{Attempt, Chosen, ChosenUnit};
@@ -78,19 +78,28 @@ pub struct ObjectResult {
     pub spared: usize,
 }
 
-/// Makes the native code of one object's units that depends on the patch, from both sources. `list` says what objtool
-/// does to units; `work` is a folder that belongs to the patch and holds what is made of the patched source.
+/// A kernel, and the patch for which native code is made.
+#[derive(Clone, Copy)]
+pub struct PatchContext<'a> {
+    /// The kernel.
+    pub context: &'a Context<'a>,
+    /// The kernel's units. The list says what objtool does to each.
+    pub list: &'a UnitList,
+    /// How clang finds the original and the patched source.
+    pub overlays: &'a Overlays,
+    /// How far the patched build is brought nearer to the original.
+    pub level: Level,
+    /// Receives the steps.
+    pub progress: &'a dyn Progress,
+}
+
+/// Makes the native code of one object's units that depends on the patch, from both sources. `work` is a folder that
+/// belongs to the patch and holds what is made of the patched source.
 ///
 /// # Errors
 /// Fails if a unit does not compile, if the thin link or objtool fails, or on an interrupt.
-pub fn prepare(
-    context: &Context<'_>,
-    (touched, list): (&TouchedObject, &UnitList),
-    overlays: &Overlays,
-    level: Level,
-    work: &Path,
-    progress: &dyn Progress,
-) -> Result<ObjectResult> {
+pub fn prepare(patch: PatchContext<'_>, touched: &TouchedObject, work: &Path) -> Result<ObjectResult> {
+    let PatchContext { context, list, overlays, level, progress } = patch;
     let originals = OriginalsFolder::of(&context.store_of(&touched.link.object));
     files::create_dir(work)?;
     let compiler = UnitCompiler { runner: context.runner, build: &context.build, overlays, work };
@@ -270,15 +279,7 @@ impl Preparation<'_> {
         let outcome = self.context.runner.run(&call)?;
         match outcome.success {
             true => Ok(to.to_owned()),
-            false => Err(Diagnosis::new(
-                &codes::OBJTOOL_FAILED,
-                "objtool fails on a unit",
-                "without objtool's tables the code would not be what the kernel's own build makes",
-                "report this unit and how the kernel was configured",
-            )
-            .place(DiagnosisPlace::file(unit, None))
-            .detail(outcome.lines)
-            .into()),
+            false => Err(objtool::failure("objtool", unit, outcome.lines).into()),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct KnownSameness(BTreeMap<String, Sameness>);
 
 impl KnownSameness {
     /// Compares the functions of each touched unit in both sources.
-    pub(crate) fn of<'a>(units: impl Iterator<Item = (&'a Functions, &'a Functions)>) -> KnownSameness {
+    pub(crate) fn compare<'a>(units: impl Iterator<Item = (&'a Functions, &'a Functions)>) -> KnownSameness {
         let mut known = BTreeMap::new();
         for (original, patched) in units {
             for name in original.keys().chain(patched.keys()) {
@@ -85,7 +85,7 @@ mod tests {
         };
         let a = functions(&[("f", 1, 1), ("g", 1, 1), ("h", 1, 1), ("gone", 1, 1)]);
         let b = functions(&[("f", 1, 1), ("g", 2, 1), ("h", 1, 2), ("new", 1, 1)]);
-        let known = KnownSameness::of([(&a, &b)].into_iter());
+        let known = KnownSameness::compare([(&a, &b)].into_iter());
         for (name, sameness) in [
             ("f", Sameness::Same),
             ("f.llvm.12", Sameness::Same),
@@ -103,7 +103,7 @@ mod tests {
         less.distrust("f.llvm.12");
         assert_eq!(less.sameness("f"), Sameness::Other);
         for units in [[(&a, &b), (&other, &changed)], [(&other, &changed), (&a, &b)]] {
-            assert_eq!(KnownSameness::of(units.into_iter()).sameness("f"), Sameness::Attributes);
+            assert_eq!(KnownSameness::compare(units.into_iter()).sameness("f"), Sameness::Attributes);
         }
     }
 }

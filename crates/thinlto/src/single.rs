@@ -128,7 +128,7 @@ fn sameness_of_functions(unit: &UnitCommands, place: &SingleSetup<'_>) -> Result
         functions_of(&compiler.compile(unit, sides[at], OutputForm::Text, sides[at].name())?.file)
     });
     let functions = functions.into_iter().collect::<Result<Vec<_>>>()?;
-    Ok(KnownSameness::of([(&functions[0], &functions[1])].into_iter()))
+    Ok(KnownSameness::compare([(&functions[0], &functions[1])].into_iter()))
 }
 
 #[cfg(test)]

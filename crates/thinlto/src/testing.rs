@@ -14,7 +14,7 @@ use crate::attempt::{Attempt, Chosen};
 use crate::differing::DifferingNames;
 use crate::link::{Link, LinkInput};
 use crate::originals::OriginalsFolder;
-use crate::prepare::{Added, ObjectResult, TouchedObject, prepare};
+use crate::prepare::{Added, ObjectResult, PatchContext, TouchedObject, prepare};
 use crate::sides::LinkSides;
 use crate::unit::{Overlays, UnitCommands, UnitCompiler, write_overlay};
 use crate::{Context, Level};
@@ -159,8 +159,14 @@ impl Toy {
     }
 
     pub(crate) fn try_made(&self, touched: &TouchedObject, level: Level) -> Result<ObjectResult> {
-        let overlays = self.overlays();
-        prepare(&self.context(), (touched, &UnitList::default()), &overlays, level, &self.path("work"), &())
+        let patch = PatchContext {
+            context: &self.context(),
+            list: &UnitList::default(),
+            overlays: &self.overlays(),
+            level,
+            progress: &(),
+        };
+        prepare(patch, touched, &self.path("work"))
     }
 
     /// The native code of both sides after units were given other texts.

@@ -78,6 +78,14 @@ pub(crate) struct UnitCompiler<'a> {
     pub(crate) work: &'a Path,
 }
 
+/// The text that is compiled, and what is made of the text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompilationInput<'a> {
+    pub(crate) unit: &'a UnitCommands,
+    pub(crate) side: SourceSide,
+    pub(crate) form: OutputForm,
+}
+
 /// A finished compilation.
 #[derive(Clone, Debug)]
 pub(crate) struct Compilation {
@@ -98,16 +106,18 @@ impl UnitCompiler<'_> {
         form: OutputForm,
         name: &str,
     ) -> Result<Compilation> {
-        self.try_compile((unit, side, form), name, &[])?.map_err(|lines| does_not_compile(unit, side, lines))
+        let input = CompilationInput { unit, side, form };
+        self.try_compile(input, name, &[])?.map_err(|lines| does_not_compile(unit, side, lines))
     }
 
     /// Compiles a unit with further LLVM options. The inner error is the output of a compiler that failed.
     pub(crate) fn try_compile(
         &self,
-        (unit, side, form): (&UnitCommands, SourceSide, OutputForm),
+        input: CompilationInput<'_>,
         name: &str,
         llvm: &[String],
     ) -> Result<std::result::Result<Compilation, Vec<String>>> {
+        let CompilationInput { unit, side, form } = input;
         let words = unit.recorded.compilation().unwrap_or_default();
         let file = match form {
             OutputForm::Bitcode | OutputForm::Nothing => self.work.join(name).join(&unit.object),

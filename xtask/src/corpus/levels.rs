@@ -109,7 +109,7 @@ mod tests {
         let build = FixBuild {
             ending: Ending::Built,
             code: None,
-            said: String::new(),
+            message: String::new(),
             seconds: 2.0,
             changed: vec![String::new(); 3 + foreign],
             new: Vec::new(),

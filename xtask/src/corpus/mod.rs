@@ -381,7 +381,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 fn judge(outcome: &klpx::KlpxOutput) -> FixBuild {
     let report = outcome.report.clone().unwrap_or_default();
     let code = report.errors.first().map(|problem| problem.code.clone());
-    let ending = Ending::of(outcome.exit, code.as_deref());
+    let ending = Ending::from_exit(outcome.exit, code.as_deref());
     let items = |kind: &str| {
         let of_kind = report.changes.iter().filter(|change| change.kind == kind);
         of_kind.map(|change| format!("{}:{}", change.object, change.function)).collect()
@@ -398,7 +398,7 @@ fn judge(outcome: &klpx::KlpxOutput) -> FixBuild {
         ending,
         notes: report.notes.iter().map(|note| note.code.clone()).collect(),
         causes: causes.collect(),
-        said: last_line,
+        message: last_line,
         seconds: outcome.elapsed.as_secs_f64(),
         changed: items("changed"),
         new: items("new"),

@@ -46,7 +46,7 @@ impl Ending {
     ];
 
     /// Returns the ending for an exit code and the diagnosis' code.
-    pub(super) fn of(exit: Option<i32>, code: Option<&str>) -> Ending {
+    pub(super) fn from_exit(exit: Option<i32>, code: Option<&str>) -> Ending {
         let known = EXITS.iter().find(|(known, _)| Some(*known) == exit);
         match known {
             Some((4, _)) if code != Some(DOES_NOT_COMPILE) => Ending::Failed,
@@ -67,7 +67,8 @@ pub(super) struct FixBuild {
     /// The diagnosis' code, if there is one.
     pub(super) code: Option<String>,
     /// The line with the code, or else the last line of the output.
-    pub(super) said: String,
+    #[serde(rename = "said")]
+    pub(super) message: String,
     pub(super) seconds: f64,
     /// Replaced functions, and below them added functions, as `object:function`.
     pub(super) changed: Vec<String>,
@@ -180,7 +181,7 @@ mod tests {
         let build = FixBuild {
             ending,
             code: None,
-            said: String::new(),
+            message: String::new(),
             seconds: 1.0,
             changed: vec![],
             new: vec![],
@@ -221,10 +222,10 @@ mod tests {
 
     #[test]
     fn only_source_that_does_not_compile_is_the_patchs_fault() {
-        assert_eq!(Ending::of(Some(4), Some(DOES_NOT_COMPILE)), Ending::NoWholePatch);
-        assert_eq!(Ending::of(Some(4), Some("klpx::original-source-does-not-build")), Ending::Failed);
-        assert_eq!(Ending::of(Some(7), Some("klpx::kernel-differs")), Ending::Failed);
-        assert_eq!(Ending::of(None, None), Ending::Failed);
-        assert_eq!(Ending::of(Some(6), Some("klpx::changed-data")), Ending::Refused);
+        assert_eq!(Ending::from_exit(Some(4), Some(DOES_NOT_COMPILE)), Ending::NoWholePatch);
+        assert_eq!(Ending::from_exit(Some(4), Some("klpx::original-source-does-not-build")), Ending::Failed);
+        assert_eq!(Ending::from_exit(Some(7), Some("klpx::kernel-differs")), Ending::Failed);
+        assert_eq!(Ending::from_exit(None, None), Ending::Failed);
+        assert_eq!(Ending::from_exit(Some(6), Some("klpx::changed-data")), Ending::Refused);
     }
 }

@@ -105,8 +105,8 @@ impl Successor {
                 }
             }
             if *verdict != SuccessorVerdict::Equal {
-                let was = before.get(name).copied();
-                self.explain(unit, name, *verdict, was, judged);
+                let original = before.get(name).copied();
+                DifferingFunction { name, verdict: *verdict, original }.record(unit, judged);
             }
         }
         Ok(())
@@ -128,21 +128,26 @@ impl Successor {
             let Some(verdict) = of_module.get(name) else { continue };
             *judged.counts.entry("functions of the module".to_owned()).or_default() += 1;
             if *verdict != SuccessorVerdict::Equal {
-                self.explain(unit, &format!("{name} in the module"), *verdict, None, judged);
+                let name = &format!("{name} in the module");
+                DifferingFunction { name, verdict: *verdict, original: None }.record(unit, judged);
             }
         }
         Ok(())
     }
+}
 
-    /// Records a function that differs in the next kernel, with the explanation if there is one.
-    fn explain(
-        &self,
-        unit: &UnitBuilds,
-        name: &str,
-        verdict: SuccessorVerdict,
-        original: Option<SuccessorVerdict>,
-        judged: &mut Judged,
-    ) {
+/// A function that differs in the next kernel.
+struct DifferingFunction<'a> {
+    name: &'a str,
+    verdict: SuccessorVerdict,
+    /// The verdict on the function of the original unit.
+    original: Option<SuccessorVerdict>,
+}
+
+impl DifferingFunction<'_> {
+    /// Records the function, with the explanation if there is one.
+    fn record(&self, unit: &UnitBuilds, judged: &mut Judged) {
+        let DifferingFunction { name, verdict, original } = *self;
         let what = match verdict {
             SuccessorVerdict::Differs { ours, theirs } => {
                 format!("{name}: {ours} bytes here, {theirs} there")

@@ -72,10 +72,11 @@ pub(crate) fn run(workspace: &CargoWorkspace, args: &FaultsArgs) -> Result<bool>
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut step = ui::step(&name);
         let output = workspace.cache_dir("results/faults")?;
-        let report = module(&klpx, &built, (patch, &name), &output)?;
+        let report = module(&klpx, &built, patch, &name, &output)?;
         let count = args.count * (n + 1) / patches.len() - args.count * n / patches.len();
         let module = output.join(format!("livepatch-{name}.ko"));
-        try_faults(&report, &module, (count, args.seed + n as u64), &mut tallies, &mut step)?;
+        let faults = FaultSequence { count, seed: args.seed + n as u64 };
+        try_faults(&report, &module, faults, &mut tallies, &mut step)?;
         step.done(&ui::plural(count, "fault"));
     }
     Ok(show(&tallies))
@@ -100,12 +101,7 @@ fn patches(workspace: &CargoWorkspace, named: &[PathBuf]) -> Result<Vec<PathBuf>
 }
 
 /// Builds a module, and keeps the objects that it was verified against.
-fn module(
-    klpx: &Klpx,
-    built: &BuiltKernel,
-    (patch, name): (&Path, &str),
-    output: &Path,
-) -> Result<BuildReport> {
+fn module(klpx: &Klpx, built: &BuiltKernel, patch: &Path, name: &str, output: &Path) -> Result<BuildReport> {
     let outcome = klpx.run(&BuildCall {
         built,
         patches: &[patch.to_owned()],
@@ -120,14 +116,22 @@ fn module(
     }
 }
 
+/// A sequence of faults.
+#[derive(Clone, Copy)]
+struct FaultSequence {
+    count: usize,
+    seed: u64,
+}
+
 /// Puts faults into a module, one at a time.
 fn try_faults(
     report: &BuildReport,
     module: &Path,
-    (count, seed): (usize, u64),
+    faults: FaultSequence,
     tallies: &mut BTreeMap<&'static str, FaultTally>,
     step: &mut ui::Step,
 ) -> Result<()> {
+    let FaultSequence { count, seed } = faults;
     let open = |path: &Path| ElfFile::open(path).map_err(|failure| anyhow::anyhow!("{failure}"));
     let shown = |failure| anyhow::anyhow!("{failure}");
     let good = open(module)?;

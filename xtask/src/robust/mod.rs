@@ -204,14 +204,14 @@ impl<'a> Setting<'a> {
     /// and every byte of the files that the patches edit.
     fn trees(&self) -> Result<Vec<Fingerprint>> {
         let (source, tree) = (&self.built.source.tree, &self.built.tree);
-        let mut prints = vec![Fingerprint::of(source, false)?, Fingerprint::of(tree, false)?];
+        let mut prints = vec![Fingerprint::read(source, false)?, Fingerprint::read(tree, false)?];
         let patches: Vec<String> = self.patches.iter().map(fs::read_to_string).collect::<Result<_, _>>()?;
         let patched =
             patches.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("+++ b/"));
         let mut files: Vec<PathBuf> = patched.map(|path| source.join(path)).collect();
         files.extend([self.built.vmlinux(), self.built.config()]);
         for file in files {
-            prints.push(Fingerprint::of(&file, true)?);
+            prints.push(Fingerprint::read(&file, true)?);
         }
         Ok(prints)
     }

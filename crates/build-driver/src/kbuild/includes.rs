@@ -34,7 +34,7 @@ pub(crate) enum RustSide {
 }
 
 impl RustSide {
-    pub(crate) fn of(config: &Config) -> RustSide {
+    pub(crate) fn from_config(config: &Config) -> RustSide {
         match (config.is("RUST"), config.is("RUST_INLINE_HELPERS")) {
             (false, _) => RustSide::None,
             (true, false) => RustSide::Bindings,
@@ -283,7 +283,7 @@ impl<'a> IncludeScan<'a> {
     fn read(&self, at: u32) -> Read {
         let file = self.files.file(at);
         let root = self.roots[usize::from(file.tree == FileTree::Build)];
-        let directives = std::fs::read(root.join(&file.path)).ok().map(|text| Directives::of(&text));
+        let directives = std::fs::read(root.join(&file.path)).ok().map(|text| Directives::read(&text));
         let includes = directives.iter().flat_map(|directives| &directives.includes);
         let meant = includes.map(|include| self.files.meant(at, include)).collect();
         Read { at, directives, meant }

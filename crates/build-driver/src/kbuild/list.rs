@@ -76,7 +76,7 @@ pub enum ObjectRule {
 
 impl ObjectRule {
     /// Converts kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3).
-    fn of(name: &str) -> ObjectRule {
+    fn from_name(name: &str) -> ObjectRule {
         match name {
             "cc_o_c" => ObjectRule::C,
             "cc_s_c" => ObjectRule::Offsets,

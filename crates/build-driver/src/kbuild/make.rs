@@ -67,7 +67,7 @@ impl MakeSettings<'_> {
         total: Option<usize>,
     ) -> Result<MakeResult> {
         let mut lines = Vec::new();
-        let units = ObjectCounter::of(total);
+        let units = ObjectCounter::new(total);
         let mut call = Call::new("make")
             .dir(self.src)
             .arg("--no-print-directory")

@@ -1,5 +1,6 @@
 //! The objtool options for a unit, from the tree's own makefiles. Never runs objtool.
 
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
 use serde::{Deserialize, Serialize};
 
 /// Options that only check. They change no code. On a single unit they report facts that depend on other units.
@@ -44,6 +45,19 @@ impl ObjtoolRule {
             ObjtoolRule::AlreadyRun(options) | ObjtoolRule::Run(options) => Some(options),
         }
     }
+}
+
+/// The diagnosis when objtool, or another program that changes a compiled unit, fails. `lines` are the program's
+/// output.
+pub fn failure(program: &str, unit: &str, lines: Vec<String>) -> Diagnosis {
+    Diagnosis::new(
+        &codes::OBJTOOL_FAILED,
+        format!("{program} fails on a unit"),
+        "without objtool's tables the code would not be what the kernel's own build makes",
+        "report this unit and how the kernel was configured",
+    )
+    .place(DiagnosisPlace::file(unit, None))
+    .detail(lines)
 }
 
 #[cfg(test)]

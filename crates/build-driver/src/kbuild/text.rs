@@ -20,7 +20,7 @@ pub(crate) enum CodeText {
 
 impl CodeText {
     /// The part that counts in a compilation with these arguments.
-    pub(crate) fn of(words: &[String]) -> CodeText {
+    pub(crate) fn for_compilation(words: &[String]) -> CodeText {
         let has_lines = |word: &String| match word.strip_prefix("-fsanitize=") {
             Some(kinds) => kinds.split(',').any(|kind| !WITHOUT_LINES.contains(&kind)),
             None => WITH_LINES.iter().any(|flag| word.starts_with(flag)),
@@ -68,7 +68,7 @@ mod tests {
         ];
         for (flags, expected) in cases {
             let words: Vec<String> = flags.split(' ').map(str::to_owned).collect();
-            assert_eq!(CodeText::of(&words), expected, "{flags}");
+            assert_eq!(CodeText::for_compilation(&words), expected, "{flags}");
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) type Hashes = hashbrown::HashMap<PathBuf, [u8; HASH]>;
 
 impl Contents {
     /// The contents of the tree's files. Reads all files if the cache does not know the tree.
-    pub(crate) fn of(cache: &Path, root: &Path, files: &[SourceFile]) -> Result<Contents> {
+    pub(crate) fn identify(cache: &Path, root: &Path, files: &[SourceFile]) -> Result<Contents> {
         let sources = own::folder(&cache.join("sources"))?;
         let known = sources.join(tree::identity(files).to_hex().as_str());
         if let Ok(identity) = std::fs::read_to_string(&known)
@@ -154,7 +154,7 @@ mod tests {
                 file.set_modified(SystemTime::now() - Duration::from_secs(1000 * n as u64)).expect("times");
             }
         }
-        let of = |tree: &Path| Contents::of(cache.path(), tree, &files(tree)).expect("contents");
+        let of = |tree: &Path| Contents::identify(cache.path(), tree, &files(tree)).expect("contents");
         let first = of(trees[0].path());
         assert_eq!(first, of(trees[1].path()));
         let hashes = Contents::hashes(cache.path(), first.identity());
@@ -171,10 +171,10 @@ mod tests {
             std::fs::write(tree.path().join(name), name).expect("write");
         }
         let files = files(tree.path());
-        let first = Contents::of(cache.path(), tree.path(), &files).expect("contents");
+        let first = Contents::identify(cache.path(), tree.path(), &files).expect("contents");
         std::fs::remove_file(tree.path().join("a.c")).expect("removed");
-        assert_eq!(Contents::of(cache.path(), tree.path(), &files).expect("contents"), first);
+        assert_eq!(Contents::identify(cache.path(), tree.path(), &files).expect("contents"), first);
         std::fs::remove_file(list(&cache.path().join("sources"), first.identity())).expect("removed");
-        assert!(Contents::of(cache.path(), tree.path(), &files).is_err(), "the list of files is gone");
+        assert!(Contents::identify(cache.path(), tree.path(), &files).is_err(), "the list of files is gone");
     }
 }

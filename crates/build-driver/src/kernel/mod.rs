@@ -2,6 +2,8 @@
 
 pub mod accepted;
 pub(crate) mod contents;
+mod pinned;
+mod release;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +15,14 @@ use crate::config::{self, Config};
 use crate::consistent::lists::UnitLists;
 use crate::given::{Given, profile};
 use crate::kernel::contents::Contents;
+use crate::kernel::pinned::Pinned;
+use crate::kernel::release::{localversion_files, release};
 use crate::language::MakeWord;
 use crate::process::Runner;
 use crate::toolchain::{self, CompilerFamily, Lto, Toolchain, Wishes};
 use crate::tree::{SourceFile, SourceTree, Version};
+
+pub(crate) use pinned::{PINNED_FILES, PINNED_RUST};
 
 /// The version of the workspace format. It changes when workspaces of an earlier klpx become unusable.
 pub(crate) const FORMAT: u32 = 5;
@@ -102,7 +108,7 @@ impl PatchableKernel {
             None => source.root().to_owned(),
         };
         let config = Config::read(&options.config.clone().unwrap_or_else(|| build_dir.join(".config")))?;
-        let pinned = Pinned::find(options.pinned.as_deref().unwrap_or(&build_dir), &config)?;
+        let pinned = Pinned::find(canonical_dir(options.pinned.as_deref().unwrap_or(&build_dir))?, &config)?;
         let arch = KernelArch::of(&config)?;
         config::check(&config, arch, source.version())?;
         let wishes = Wishes { llvm: options.llvm.as_deref(), cross: options.cross_compile.as_deref() };
@@ -122,7 +128,7 @@ impl PatchableKernel {
         MakeWord::path(&std::path::absolute(&options.cache_dir).unwrap_or_default())?;
         let (release, local_version) = (MakeWord::release(&release)?, MakeWord::release(&local_version)?);
         let files = source.files()?;
-        let contents = Contents::of(&options.cache_dir, source.root(), &files)?;
+        let contents = Contents::identify(&options.cache_dir, source.root(), &files)?;
         let parts = Parts {
             contents: &contents,
             config: &config,
@@ -315,96 +321,6 @@ fn canonical_dir(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The `localversion*` files of a folder, in the order of scripts/setlocalversion.
-fn localversion_files(dir: &Path) -> Vec<(String, String)> {
-    let Ok(listing) = std::fs::read_dir(dir) else { return Vec::new() };
-    let mut files: Vec<(String, String)> = listing
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let name = entry.file_name().into_string().ok()?;
-            let wanted = name.starts_with("localversion") && !name.contains('~');
-            wanted.then(|| klpx_input::text(&entry.path()).ok().map(|text| (name, text)))?
-        })
-        .collect();
-    files.sort();
-    files
-}
-
-/// The release string of the kernel to be patched, and the LOCALVERSION with which a rebuild has the same release.
-fn release(
-    source: &SourceTree,
-    build_dir: &Path,
-    config: &Config,
-    local_files: &[(String, String)],
-) -> Result<(String, String)> {
-    let in_source = localversion_files(source.root());
-    let mut base = source.version().to_string();
-    for (_, text) in local_files.iter().chain(&in_source) {
-        base.push_str(text.trim_end_matches('\n'));
-    }
-    base.push_str(config.value("LOCALVERSION").unwrap_or_default());
-    let Some(release) = recorded_release(build_dir) else { return Ok((base, String::new())) };
-    match release.strip_prefix(&base) {
-        Some(rest) => Ok((release.clone(), rest.to_owned())),
-        None => {
-            let what = format!("the build tree is of Linux {release}, the source would build {base}");
-            Err(Diagnosis::new(
-                &codes::RELEASE_MISMATCH,
-                what,
-                "a livepatch's vermagic must be that of the running kernel",
-                "name the source and the configuration that the build tree was made from",
-            )
-            .into())
-        }
-    }
-}
-
-/// The release that a build tree records.
-fn recorded_release(build_dir: &Path) -> Option<String> {
-    let line = klpx_input::text(&build_dir.join("include/config/kernel.release")).ok();
-    if let Some(text) = line.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
-        return Some(text);
-    }
-    let header = klpx_input::text(&build_dir.join("include/generated/utsrelease.h")).ok()?;
-    let (_, rest) = header.split_once("UTS_RELEASE \"")?;
-    rest.split_once('"').map(|(release, _)| release.to_owned()).filter(|release| !release.is_empty())
-}
-
-/// A configuration that is used unchanged. Kconfig examines the machine's tools: without pahole or rustc it silently
-/// makes another configuration.
-#[derive(Clone, Debug)]
-pub(crate) struct Pinned {
-    /// The folder with the files.
-    pub(crate) dir: PathBuf,
-    /// The hash of the files.
-    hash: blake3::Hash,
-}
-
-/// The files that make and C code read of a configuration.
-pub(crate) const PINNED_FILES: [&str; 3] =
-    [".config", "include/config/auto.conf", "include/generated/autoconf.h"];
-/// The file that rustc reads, in kernels with Rust.
-pub(crate) const PINNED_RUST: &str = "include/generated/rustc_cfg";
-
-impl Pinned {
-    /// Finds the folder's configuration, if the folder is complete and its configuration is `config`.
-    fn find(dir: &Path, config: &Config) -> Result<Option<Pinned>> {
-        let dir = canonical_dir(dir)?;
-        let is_complete = PINNED_FILES.iter().all(|name| dir.join(name).is_file());
-        if !is_complete || Config::read(&dir.join(PINNED_FILES[0]))? != *config {
-            return Ok(None);
-        }
-        let mut hasher = blake3::Hasher::new();
-        for name in PINNED_FILES {
-            let path = dir.join(name);
-            let text = klpx_input::bytes(&path).map_err(|error| Diagnosis::io("read", &path, &error))??;
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(&text);
-        }
-        Ok(Some(Pinned { dir, hash: hasher.finalize() }))
-    }
-}
-
 /// The parts of a kernel's identity.
 struct Parts<'a> {
     contents: &'a Contents,
@@ -451,80 +367,14 @@ impl Parts<'_> {
 mod tests {
     use super::*;
 
-    fn tree() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().expect("dir");
-        let files = [
-            ("Makefile", "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 13\nEXTRAVERSION =\n"),
-            ("Kconfig", ""),
-            ("scripts/Kbuild.include", ""),
-            ("init/main.c", ""),
-            ("include/linux/kernel.h", ""),
-        ];
-        for (name, text) in files {
-            let path = dir.path().join(name);
-            std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
-            std::fs::write(path, text).expect("write");
-        }
-        dir
-    }
-
-    #[test]
-    fn the_local_version_makes_up_for_what_the_release_has_more() {
-        let cases = [
-            (None, "", "7.2.13", ""),
-            (Some("7.2.13"), "", "7.2.13", ""),
-            (Some("7.2.13+"), "", "7.2.13+", "+"),
-            (Some("7.2.13-cfg-g1234"), "-cfg", "7.2.13-cfg-g1234", "-g1234"),
-            (None, "-cfg", "7.2.13-cfg", ""),
-        ];
-        for (recorded, local, release_wanted, rest_wanted) in cases {
-            let dir = tree();
-            let build = tempfile::tempdir().expect("dir");
-            if let Some(text) = recorded {
-                std::fs::create_dir_all(build.path().join("include/config")).expect("mkdir");
-                std::fs::write(build.path().join("include/config/kernel.release"), format!("{text}\n"))
-                    .expect("write");
-            }
-            let config = Config::parse(&format!("CONFIG_LOCALVERSION=\"{local}\"\n"));
-            let source = SourceTree::open(dir.path()).expect("tree");
-            let got = release(&source, build.path(), &config, &[]).expect("release");
-            assert_eq!(got, (release_wanted.to_owned(), rest_wanted.to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_build_tree_of_another_source_is_refused() {
-        let dir = tree();
-        let build = tempfile::tempdir().expect("dir");
-        std::fs::create_dir_all(build.path().join("include/generated")).expect("mkdir");
-        std::fs::write(
-            build.path().join("include/generated/utsrelease.h"),
-            "#define UTS_RELEASE \"6.1.0-9-amd64\"\n",
-        )
-        .expect("write");
-        let source = SourceTree::open(dir.path()).expect("tree");
-        let failure = release(&source, build.path(), &Config::default(), &[]).expect_err("refused");
-        assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::release-mismatch");
-    }
-
     #[test]
     fn a_cache_in_the_users_trees_is_refused() {
-        let dir = tree();
+        let dir = tempfile::tempdir().expect("dir");
         let root = dir.path().canonicalize().expect("path");
         let cache = root.join("cache");
         let failure = outside_of(&cache, &[Path::new("/nonexistent"), &root]).expect_err("refused");
         assert_eq!(failure.diagnoses().next().expect("one").code, "klpx::cache-in-tree");
         assert!(!cache.exists());
         outside_of(&cache, &[&cache.join("unpacked/1"), Path::new("/nonexistent")]).expect("outside");
-    }
-
-    #[test]
-    fn localversion_files_count() {
-        let dir = tree();
-        std::fs::write(dir.path().join("localversion-rt"), "-rt5\n").expect("write");
-        std::fs::write(dir.path().join("localversion-rt~"), "-old\n").expect("write");
-        let source = SourceTree::open(dir.path()).expect("tree");
-        let got = release(&source, Path::new("/nonexistent"), &Config::default(), &[]).expect("release");
-        assert_eq!(got.0, "7.2.13-rt5");
     }
 }

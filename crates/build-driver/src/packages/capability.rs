@@ -72,14 +72,14 @@ fn with_packages(failure: &Failure, config: &Config, distribution: Option<&Distr
     let clang = config.is("CC_IS_CLANG");
     let major = config.number(if clang { "CLANG_VERSION" } else { "GCC_VERSION" }) / 10_000;
     let line = distribution.map(|row| format!("{} {}", row.install, row.compiler(clang, major)));
-    let told = |diagnosis: &Diagnosis| match &line {
+    let with_command = |diagnosis: &Diagnosis| match &line {
         Some(line) if diagnosis.code == codes::COMPILER_MISMATCH.name => {
             let other = "or name the tools with --llvm=SUFFIX or --cross-compile";
             diagnosis.clone().with_remedy(format!("{line}   (the version must be the same), {other}"))
         }
         _ => diagnosis.clone(),
     };
-    failure.diagnoses().map(told).collect()
+    failure.diagnoses().map(with_command).collect()
 }
 
 #[cfg(test)]

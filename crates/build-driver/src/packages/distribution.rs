@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::banner::Banner;
+use super::pattern::{PatternValues, abi};
 use super::piece::KernelPiece;
 use crate::language;
 
@@ -24,7 +25,7 @@ pub struct Distribution {
     /// How the release and the banner give the package's version.
     version: VersionRule,
     /// Pieces of a kernel: the path of each and the package that installs it.
-    places: &'static [(KernelPiece, &'static str, &'static str)],
+    pub(super) places: &'static [(KernelPiece, &'static str, &'static str)],
     /// The package to install for a piece ([`KernelPiece::comes_with`]): the first package that the package manager knows, or
     /// else the last.
     packages: &'static [(KernelPiece, &'static [&'static str])],
@@ -258,37 +259,6 @@ pub static DISTRIBUTIONS: [Distribution; 4] = [
     },
 ];
 
-/// Paths of self-made kernels and of unknown distributions.
-static COMMON: [(KernelPiece, &str); 17] = [
-    (KernelPiece::Headers, "lib/modules/{release}/build"),
-    (KernelPiece::Headers, "usr/lib/modules/{release}/build"),
-    (KernelPiece::Config, "lib/modules/{release}/config"),
-    (KernelPiece::Config, "usr/lib/modules/{release}/config"),
-    (KernelPiece::Config, "boot/config-{release}"),
-    (KernelPiece::Vmlinux, "lib/modules/{release}/build/vmlinux"),
-    (KernelPiece::Vmlinux, "usr/lib/modules/{release}/build/vmlinux"),
-    (KernelPiece::Vmlinux, "lib/modules/{release}/vmlinux"),
-    (KernelPiece::Vmlinux, "usr/lib/modules/{release}/vmlinux"),
-    (KernelPiece::Vmlinux, "boot/vmlinux-{release}"),
-    (KernelPiece::BootImage, "boot/vmlinuz-{release}"),
-    (KernelPiece::BootImage, "lib/modules/{release}/vmlinuz"),
-    (KernelPiece::BootImage, "usr/lib/modules/{release}/vmlinuz"),
-    (KernelPiece::Modules, "lib/modules/{release}"),
-    (KernelPiece::Modules, "usr/lib/modules/{release}"),
-    (KernelPiece::Source, "lib/modules/{release}/source"),
-    (KernelPiece::Source, "usr/lib/modules/{release}/source"),
-];
-
-/// Folders with file names that contain kernel releases, and the prefix of these names.
-pub(super) static RELEASE_NAMES: [(&str, &str); 6] = [
-    ("lib/modules", ""),
-    ("usr/lib/modules", ""),
-    ("usr/src", "linux-headers-"),
-    ("usr/src/kernels", ""),
-    ("usr/lib/debug/boot", "vmlinux-"),
-    ("usr/lib/debug/lib/modules", ""),
-];
-
 impl Distribution {
     /// The packages that may contain a piece of a kernel, in order of preference.
     pub(super) fn packages(&self, piece: KernelPiece, kernel: &PatternValues<'_>) -> Vec<String> {
@@ -372,72 +342,6 @@ pub(super) fn of_kernel(
 /// The ID in an os-release file.
 pub(super) fn system_id(os_release: &str) -> Option<&str> {
     os_release.lines().find_map(|line| line.strip_prefix("ID=")).map(|id| id.trim_matches('"'))
-}
-
-/// A path where a piece of a kernel may lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PiecePath {
-    /// Path below the root.
-    pub(super) path: String,
-    /// The package that installs the piece. `None` for paths without a package.
-    pub(super) package: Option<String>,
-}
-
-/// All paths of a piece, the distribution's paths first. If the distribution is unknown, the paths of all distributions
-/// count: a path with the release in it can't mislead.
-pub(super) fn places(
-    distribution: Option<&'static Distribution>,
-    piece: KernelPiece,
-    kernel: &PatternValues<'_>,
-) -> Vec<PiecePath> {
-    let rows = DISTRIBUTIONS.iter().filter(|row| distribution.is_none_or(|known| known == *row));
-    let own = rows.flat_map(|row| row.places).filter(|(row_piece, ..)| *row_piece == piece);
-    let own = own.map(|(_, path, package)| PiecePath {
-        path: kernel.fill(path),
-        package: distribution.map(|_| kernel.fill(package)),
-    });
-    let common = COMMON.iter().filter(|(row_piece, _)| *row_piece == piece);
-    let common = common.map(|(_, path)| PiecePath { path: kernel.fill(path), package: None });
-    let mut found: Vec<PiecePath> = Vec::new();
-    for place in own.chain(common) {
-        if found.iter().all(|other| other.path != place.path) {
-            found.push(place);
-        }
-    }
-    found
-}
-
-/// The values for the patterns.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PatternValues<'a> {
-    /// UTS_RELEASE.
-    pub(super) release: &'a str,
-    /// The version of the package. Empty if unknown.
-    pub(super) package: &'a str,
-}
-
-impl PatternValues<'_> {
-    /// Fills in a pattern: `{release}` 6.8.0-45-generic, `{abi}` 6.8.0-45, `{flavour}` generic, `{base}` 6.8.0,
-    /// `{series}` 6.8, `{machine}` x86_64, `{package}` the version of the package.
-    pub(super) fn fill(&self, pattern: &str) -> String {
-        let base = self.release.split('-').next().unwrap_or_default();
-        let mut numbers = base.split(['.', '+']);
-        let series = [numbers.next(), numbers.next()].into_iter().flatten().collect::<Vec<_>>().join(".");
-        let flavour = self.release.rsplit_once('-').map_or("", |(_, flavour)| flavour);
-        let filled = pattern
-            .replace("{release}", self.release)
-            .replace("{abi}", abi(self.release))
-            .replace("{flavour}", flavour)
-            .replace("{base}", base)
-            .replace("{series}", &series)
-            .replace("{machine}", std::env::consts::ARCH);
-        filled.replace("{package}", self.package)
-    }
-}
-
-/// The release without its flavour.
-fn abi(release: &str) -> &str {
-    release.rsplit_once('-').map_or(release, |(abi, _)| abi)
 }
 
 #[cfg(test)]
@@ -544,20 +448,8 @@ mod tests {
     }
 
     #[test]
-    fn each_row_has_places_and_packages_for_what_a_livepatch_needs() {
+    fn each_row_has_ids_as_os_release_has_them() {
         for row in &DISTRIBUTIONS {
-            let kernel = PatternValues { release: "6.8.0-45-generic", package: "6.8.0-45.45" };
-            for piece in KernelPiece::ALL {
-                let prepared_by_hand = piece == KernelPiece::Source && row.source.is_some();
-                assert!(
-                    prepared_by_hand || !row.packages(piece, &kernel).is_empty(),
-                    "{}: {piece:?}",
-                    row.name
-                );
-                let place = places(Some(row), piece.comes_with(), &kernel).into_iter().next();
-                let own = place.is_some_and(|place| place.package.is_some());
-                assert!(prepared_by_hand || own, "{}: {piece:?}", row.name);
-            }
             assert!(row.ids.iter().all(|id| *id == id.to_lowercase()));
         }
     }

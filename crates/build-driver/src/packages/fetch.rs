@@ -25,7 +25,7 @@ pub(super) fn fetch(
     let Some(Manager::Apt) = survey.distribution.and_then(|row| row.manager) else {
         return Err(unsupported(survey).into());
     };
-    let shortage = Shortage::of(survey, runner)?;
+    let shortage = Shortage::find(survey, runner)?;
     let fetched = shortage.packages.iter().map(|package| {
         // Without a version, the kernel release in the package's name identifies the download.
         let identity = package.argument();

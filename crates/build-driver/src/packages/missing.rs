@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::Serialize;
 
-use super::distribution::{Manager, PatternValues};
+use super::distribution::Manager;
+use super::pattern::PatternValues;
 use super::{KernelPiece, KernelSearch};
 use crate::config::Config;
 use crate::process::{Call, Runner};
@@ -54,7 +55,7 @@ impl Shortage {
     ///
     /// # Errors
     /// If klpx is interrupted.
-    pub fn of(survey: &KernelSearch, runner: &Runner) -> Result<Shortage> {
+    pub fn find(survey: &KernelSearch, runner: &Runner) -> Result<Shortage> {
         let names: Vec<String> = candidates(survey).into_iter().flat_map(|(_, names)| names).collect();
         let archive = match survey.distribution.and_then(|row| row.manager) {
             Some(Manager::Apt) => PackageVersions::apt(&names, runner)?,

@@ -8,7 +8,9 @@ mod capability;
 mod distribution;
 mod fetch;
 mod missing;
+mod pattern;
 mod piece;
+mod places;
 mod roots;
 mod search;
 mod source;
@@ -196,7 +198,7 @@ pub fn find(wanted: &WantedKernel, runner: &Runner, progress: &dyn Progress) -> 
     let survey = survey(wanted, runner, progress)?;
     match survey.files() {
         Some(files) => Ok(files),
-        None => Err(Shortage::of(&survey, runner)?.diagnosis(&survey).into()),
+        None => Err(Shortage::find(&survey, runner)?.diagnosis(&survey).into()),
     }
 }
 
@@ -241,7 +243,7 @@ impl KernelSearch {
             headers: take(KernelPiece::Headers),
             symvers: take(KernelPiece::Symvers)?,
             vmlinux: take(KernelPiece::Vmlinux)?,
-            source: KernelSource::of(take(KernelPiece::Source)?),
+            source: KernelSource::new(take(KernelPiece::Source)?),
             source_package: self.source_package.clone(),
             modules: take(KernelPiece::Modules),
             debug_modules: take(KernelPiece::DebugModules),

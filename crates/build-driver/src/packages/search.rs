@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 
 use super::banner::{self, Banner, VmlinuxKind};
-use super::distribution::{self, PatternValues};
+use super::distribution;
+use super::pattern::PatternValues;
+use super::places::{PiecePath, places};
 use super::roots::Roots;
 use super::source::{self, Expected};
 use super::which::{self, KernelChoice};
@@ -75,8 +77,8 @@ impl Search<'_> {
     fn candidates(&self, piece: KernelPiece) -> Vec<Located> {
         let package = self.survey.package.clone().unwrap_or_default();
         let kernel = PatternValues { release: &self.survey.release, package: &package };
-        let places = distribution::places(self.survey.distribution, piece, &kernel);
-        let located = |place: distribution::PiecePath| {
+        let places = places(self.survey.distribution, piece, &kernel);
+        let located = |place: PiecePath| {
             let from = place.package.map_or(FileOrigin::Place, FileOrigin::Package);
             self.roots.find(&place.path).map(|path| Located { path, from })
         };

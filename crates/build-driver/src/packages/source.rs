@@ -19,7 +19,7 @@ pub enum KernelSource {
 }
 
 impl KernelSource {
-    pub(super) fn of(located: Located) -> KernelSource {
+    pub(super) fn new(located: Located) -> KernelSource {
         match located.path.is_dir() {
             true => KernelSource::Tree(located),
             false => KernelSource::Tarball(located),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 
 use super::banner::{self, Banner, VmlinuxKind};
-use super::distribution::RELEASE_NAMES;
+use super::places::RELEASE_NAMES;
 use super::roots::Roots;
 use super::{FileOrigin, PINNED, WantedKernel};
 use crate::language::MakeWord;

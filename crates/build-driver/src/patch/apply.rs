@@ -2,190 +2,17 @@
 //! to a temporary folder.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Result, codes};
 
+use super::applied::{AppliedPatch, FileEdit};
+use super::mismatch::{FITTING, explain};
+use super::parse::Patch;
+use super::{PatchSet, classify, included};
 use crate::arch::KernelArch;
 use crate::kernel::PatchableKernel;
-use crate::patch::{Hunk, Patch, PatchSet, PlacedHunk, classify, forms, included, lines};
 use crate::process::{Call, Runner};
-
-/// A patch set that applies, with the text of every file before and after.
-#[derive(Clone, Debug)]
-pub struct AppliedPatch {
-    pub(crate) changes: Vec<FileEdit>,
-    files: usize,
-    hunks: usize,
-    pub(super) placed: Vec<PlacedHunk>,
-    notes: Vec<Note>,
-}
-
-/// One file before and after the patches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FileEdit {
-    pub(crate) path: String,
-    pub(crate) original: Option<Vec<u8>>,
-    pub(crate) patched: Option<Vec<u8>>,
-    /// The edited lines, as the compiler numbers them. Empty for a file that is new or not C.
-    pub(crate) edited: Vec<Range<u32>>,
-    /// The replaced lines of the original. An empty range marks a place where lines are added before its line.
-    pub(crate) replaced: Vec<Range<u32>>,
-    /// The removed lines of the original.
-    removed: Vec<Range<u32>>,
-    /// The new lines, as the compiler numbers them.
-    added: Vec<(u32, String)>,
-    /// The first line whose number differs from the original's.
-    unplaced: Option<u32>,
-}
-
-/// How a patch affects one line of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineEdit {
-    /// Both sources have the line, and no other line reads the same.
-    Kept,
-    /// Both sources have the line, and other lines read the same.
-    KeptOneOfSeveral,
-    /// Only one source has the line.
-    Edited,
-    /// Kept and edited lines share this number.
-    Unknown,
-}
-
-impl AppliedPatch {
-    /// The number of files that the patches touch, even if they are not compiled.
-    pub fn files(&self) -> usize {
-        self.files
-    }
-
-    /// The files that the patch changes or adds, as paths in the source tree, with their patched contents.
-    pub fn patched_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.changes.iter().filter_map(|change| Some((change.path.as_str(), change.patched.as_deref()?)))
-    }
-
-    /// The number of hunks in all patches.
-    pub fn hunks(&self) -> usize {
-        self.hunks
-    }
-
-    /// Paths of the files that change, sorted.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.changes.iter().map(|change| change.path.as_str())
-    }
-
-    /// Notes for the user: files that were passed over, hunks that applied at another line, line numbers that moved.
-    pub fn notes(&self) -> &[Note] {
-        &self.notes
-    }
-
-    /// The lines of a file that the patches edit, as the compiler numbers them. For a new file, all lines.
-    pub fn edits(&self, path: &str) -> Vec<Range<u32>> {
-        match self.changes.iter().find(|change| change.path == path) {
-            Some(change) if change.original.is_none() => std::iter::once(1..u32::MAX).collect(),
-            Some(change) => change.edited.clone(),
-            None => Vec::new(),
-        }
-    }
-
-    /// Returns true if the patches edit the function that the original of the file declares in line `first`. `next` is
-    /// the line that declares the next function.
-    pub fn edits_function(&self, path: &str, first: u32, next: Option<u32>) -> bool {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else { return false };
-        let Some(original) = change.kept() else { return true };
-        // The search for the end of the function is only needed if its lines may be edited.
-        change.replaced.iter().any(|lines| within(lines, first, next.unwrap_or(u32::MAX)))
-            && edits_of(change, original, first, next).next().is_some()
-    }
-
-    /// How the patch affects a line of the original.
-    pub fn original_line(&self, path: &str, line: u32) -> LineEdit {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else {
-            return LineEdit::Kept;
-        };
-        let Some(text) = change.original_text(line) else { return LineEdit::Unknown };
-        if change.patched.is_none() || change.removed.iter().any(|lines| lines.contains(&line)) {
-            return LineEdit::Edited;
-        }
-        let original = decode(change.original.as_deref().unwrap_or_default());
-        let same = original.lines().chain(change.added.iter().map(|(_, text)| text.trim_end_matches('\n')));
-        match same.filter(|other| *other == text).nth(1) {
-            Some(_) => LineEdit::KeptOneOfSeveral,
-            None => LineEdit::Kept,
-        }
-    }
-
-    /// How the patch affects the line with `word` that the compiler numbers `line` in the patched source.
-    pub fn patched_line(&self, path: &str, line: u32, word: &str) -> LineEdit {
-        let Some(change) = self.changes.iter().find(|change| change.path == path) else {
-            return LineEdit::Kept;
-        };
-        if change.original.is_none() {
-            return LineEdit::Edited;
-        }
-        if change.unplaced.is_some_and(|first| first <= line) {
-            return LineEdit::Unknown;
-        }
-        let has = |text: &str| words(text).any(|other| other == word);
-        let mut added = change.added.iter().filter(|(number, _)| *number == line).peekable();
-        let original = self.original_line(path, line);
-        if added.peek().is_none() || original == LineEdit::Edited {
-            return original;
-        }
-        match (change.original_text(line).is_some_and(|text| has(&text)), added.any(|(_, text)| has(text))) {
-            (true, false) => original,
-            (false, true) => LineEdit::Edited,
-            _ => LineEdit::Unknown,
-        }
-    }
-
-    /// The patched text of a file, with the `#line` directives for the build. `None` for a deleted file.
-    pub fn patched_text(&self, path: &str) -> Option<&[u8]> {
-        self.changes.iter().find(|change| change.path == path)?.patched.as_deref()
-    }
-}
-
-impl FileEdit {
-    pub(crate) fn new(path: String, original: Option<Vec<u8>>, patched: Option<Vec<u8>>) -> FileEdit {
-        let (edited, replaced, removed, added) = Default::default();
-        FileEdit { path, original, patched, edited, replaced, removed, added, unplaced: None }
-    }
-
-    /// The text of the original, if both sources have the file.
-    pub(super) fn kept(&self) -> Option<&[u8]> {
-        self.patched.as_ref().and(self.original.as_deref())
-    }
-
-    /// One line of the original.
-    fn original_text(&self, line: u32) -> Option<String> {
-        let text = decode(self.original.as_deref()?);
-        text.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned)
-    }
-}
-
-/// Returns true if replaced lines lie after line `first` and not after line `last`.
-fn within(lines: &Range<u32>, first: u32, last: u32) -> bool {
-    match lines.is_empty() {
-        true => first < lines.start && lines.start <= last,
-        false => first < lines.end && lines.start <= last,
-    }
-}
-
-/// The edits in a function.
-pub(super) fn edits_of<'c>(
-    change: &'c FileEdit,
-    original: &[u8],
-    first: u32,
-    next: Option<u32>,
-) -> impl Iterator<Item = &'c Range<u32>> {
-    let last = lines::end_of_function(&decode(original), first, next).min(next.unwrap_or(u32::MAX));
-    change.replaced.iter().filter(move |lines| within(lines, first, last))
-}
-
-/// The C words of a line.
-fn words(line: &str) -> impl Iterator<Item = &str> {
-    line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-}
 
 impl PatchSet {
     /// Checks the patches against the kernel's source and applies them in a scratch copy. With `fuzz` 1 or 2, so many
@@ -229,11 +56,12 @@ pub(crate) fn prepare(
     let tree = scratch.path().join("tree");
     std::fs::create_dir(&tree).map_err(|error| Diagnosis::io("create", &tree, &error))?;
     let originals = copy_touched(set, root, &tree)?;
+    let scratch_tree = ScratchTree { root, tree: &tree, runner };
     for (n, patch) in set.patches.iter().enumerate() {
         let file = scratch.path().join(format!("{n}.patch"));
         std::fs::write(&file, &patch.text).map_err(|error| Diagnosis::io("write", &file, &error))?;
-        same_reading(patch, &file, &tree, runner)?;
-        apply(patch, &file, (root, &tree), runner, fuzz, &mut notes)?;
+        scratch_tree.check_reading(patch, &file)?;
+        scratch_tree.apply(patch, &file, fuzz, &mut notes)?;
     }
     let mut changes = Vec::new();
     for (path, original) in originals {
@@ -253,7 +81,7 @@ pub(crate) fn prepare(
     }
     included::check(&changes, root, arch)?;
     for change in &mut changes {
-        number_lines(change, arch, &mut notes);
+        change.number_lines(arch, &mut notes);
     }
     let original = |path: &str| changes.iter().find(|change| change.path == path)?.original.as_deref();
     let placed = set.placed(original);
@@ -287,197 +115,98 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// A git call in the scratch folder, independent of any repository around it and of the user's settings.
-fn git(tree: &Path, words: &[&str]) -> Call {
-    Call::new("git")
-        .args([
-            "-c",
-            "core.autocrlf=false",
-            "-c",
-            "apply.whitespace=nowarn",
-            "-c",
-            "core.attributesFile=/dev/null",
-        ])
-        .args(words)
-        .dir(tree)
-        .env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree))
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_ATTR_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+/// The files that the patches touch, in a temporary folder.
+struct ScratchTree<'a> {
+    /// The source from which the files were copied.
+    root: &'a Path,
+    tree: &'a Path,
+    runner: &'a Runner,
 }
 
-/// Refuses a patch that git reads differently from klpx: git must apply exactly what klpx checked.
-fn same_reading(patch: &Patch, file: &Path, tree: &Path, runner: &Runner) -> Result<()> {
-    let answer = runner.ask(&git(tree, &["apply", "--numstat", "-z", "-p1"]).arg(file))?;
-    let refuse = |why: String, lines: Vec<String>| -> Failure {
-        Diagnosis::new(
-            &codes::NOT_A_PATCH,
-            format!("{} is not a patch git can read", patch.name),
-            why,
-            "give a unified diff, as git diff, git format-patch or diff -u write it",
-        )
-        .detail(lines)
-        .into()
-    };
-    if !answer.success {
-        return Err(refuse("git apply refuses it".to_owned(), answer.said));
+impl ScratchTree<'_> {
+    /// A git call in the scratch folder, independent of any repository around it and of the user's settings.
+    fn git(&self, words: &[&str]) -> Call {
+        Call::new("git")
+            .args([
+                "-c",
+                "core.autocrlf=false",
+                "-c",
+                "apply.whitespace=nowarn",
+                "-c",
+                "core.attributesFile=/dev/null",
+            ])
+            .args(words)
+            .dir(self.tree)
+            .env("GIT_CEILING_DIRECTORIES", self.tree.parent().unwrap_or(self.tree))
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
     }
-    let mut read: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for record in String::from_utf8_lossy(&answer.data).split('\0').filter(|record| !record.is_empty()) {
-        let mut fields = record.splitn(3, '\t');
-        let mut number = || fields.next().and_then(|text| text.parse::<usize>().ok());
-        let counts = (number().unwrap_or(usize::MAX), number().unwrap_or(usize::MAX));
-        let entry = read.entry(fields.next().unwrap_or_default().to_owned()).or_default();
-        *entry = (entry.0.saturating_add(counts.0), entry.1.saturating_add(counts.1));
-    }
-    if read == patch.counts() {
-        Ok(())
-    } else {
-        Err(refuse("it can be read in two ways".to_owned(), Vec::new()))
-    }
-}
 
-/// Applies one patch in the scratch tree, completely or not at all.
-fn apply(
-    patch: &Patch,
-    file: &Path,
-    (root, tree): (&Path, &Path),
-    runner: &Runner,
-    fuzz: u8,
-    notes: &mut Vec<Note>,
-) -> Result<()> {
-    let mut call = git(tree, &["apply", "--verbose", "-p1"]);
-    if fuzz > 0 {
-        call = call.arg(format!("-C{}", 3 - fuzz));
-    }
-    let outcome = runner.run(&call.arg(file))?;
-    let mut at = String::new();
-    for line in &outcome.lines {
-        if let Some(path) = line.strip_prefix("Checking patch ") {
-            at = path.trim_end_matches("...").to_owned();
-        } else if line.starts_with("Hunk #") && line.contains("succeeded") {
-            let text = format!("{at}: {}", line.trim_end_matches('.').replacen("Hunk", "hunk", 1));
-            notes.push(Note::new(&codes::HUNK_MOVED, text));
+    /// Refuses a patch that git reads differently from klpx: git must apply exactly what klpx checked.
+    fn check_reading(&self, patch: &Patch, file: &Path) -> Result<()> {
+        let answer = self.runner.ask(&self.git(&["apply", "--numstat", "-z", "-p1"]).arg(file))?;
+        let refuse = |why: String, lines: Vec<String>| -> Failure {
+            Diagnosis::new(
+                &codes::NOT_A_PATCH,
+                format!("{} is not a patch git can read", patch.name),
+                why,
+                "give a unified diff, as git diff, git format-patch or diff -u write it",
+            )
+            .detail(lines)
+            .into()
+        };
+        if !answer.success {
+            return Err(refuse("git apply refuses it".to_owned(), answer.messages));
+        }
+        let mut read: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for record in String::from_utf8_lossy(&answer.data).split('\0').filter(|record| !record.is_empty()) {
+            let mut fields = record.splitn(3, '\t');
+            let mut number = || fields.next().and_then(|text| text.parse::<usize>().ok());
+            let counts = (number().unwrap_or(usize::MAX), number().unwrap_or(usize::MAX));
+            let entry = read.entry(fields.next().unwrap_or_default().to_owned()).or_default();
+            *entry = (entry.0.saturating_add(counts.0), entry.1.saturating_add(counts.1));
+        }
+        if read == patch.counts() {
+            Ok(())
+        } else {
+            Err(refuse("it can be read in two ways".to_owned(), Vec::new()))
         }
     }
-    if outcome.success {
-        return Ok(());
-    }
-    let errors: Vec<String> = outcome.lines.into_iter().filter(|line| line.starts_with("error: ")).collect();
-    Failure::all(explain(patch, (root, tree), &errors))?;
-    let what = format!("{} does not apply", patch.name);
-    Err(Diagnosis::new(&codes::PATCH_DOES_NOT_APPLY, what, "git refuses it", FITTING).detail(errors).into())
-}
 
-/// The remedy for a patch that does not apply.
-const FITTING: &str =
-    "make the patch against the source of the running kernel, or let context differ with --fuzz";
-
-/// Explains each of git's errors: the hunk, its file, and the text found instead.
-fn explain(patch: &Patch, (root, tree): (&Path, &Path), errors: &[String]) -> Vec<Diagnosis> {
-    let mut found = Vec::new();
-    let refuse = |what: String, why: &str, remedy: &str| {
-        Diagnosis::new(&codes::PATCH_DOES_NOT_APPLY, what, why, remedy)
-    };
-    for error in errors {
-        let rest = error.trim_start_matches("error: ");
-        if let Some((path, line)) = rest.strip_prefix("patch failed: ").and_then(|rest| rest.rsplit_once(':'))
-        {
-            let hunks = patch.hunks_of(path);
-            let start: usize = line.parse().unwrap_or(0);
-            let Some(n) = hunks.iter().position(|hunk| hunk.start == start) else { continue };
-            let text = std::fs::read(tree.join(path)).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            let (why, detail, line) = mismatch(&hunks[n], &text);
-            let what = format!("hunk {} of {} does not apply", n + 1, patch.name);
-            let place = DiagnosisPlace::file(path, u32::try_from(line).ok());
-            found.push(refuse(what, &why, FITTING).place(place).detail(detail));
-        } else if let Some(path) = rest.strip_suffix(": No such file or directory") {
-            let what = format!("{} changes a file that is not there", patch.name);
-            let whole = forms::whole_path(&patch.text, path).filter(|whole| root.join(whole).is_file());
-            let refusal = match whole {
-                Some(whole) => {
-                    let why =
-                        format!("the patch was made with -p0: it says {whole}, without a/ and b/ before it");
-                    refuse(what, &why, "make it with git diff, or put a/ and b/ before its paths")
-                }
-                None => refuse(what, "klpx takes the first part off each path, as patch -p1 does", FITTING),
-            };
-            found.push(refusal.place(DiagnosisPlace::file(path, None)));
-        } else if let Some(path) = rest.strip_suffix(": already exists in working directory") {
-            let what = format!("{} adds a file that is there already", patch.name);
-            let why = "the source of this kernel has the file already";
-            found.push(refuse(what, why, FITTING).place(DiagnosisPlace::file(path, None)));
+    /// Applies one patch in the scratch tree, completely or not at all.
+    fn apply(&self, patch: &Patch, file: &Path, fuzz: u8, notes: &mut Vec<Note>) -> Result<()> {
+        let mut call = self.git(&["apply", "--verbose", "-p1"]);
+        if fuzz > 0 {
+            call = call.arg(format!("-C{}", 3 - fuzz));
         }
+        let outcome = self.runner.run(&call.arg(file))?;
+        let mut at = String::new();
+        for line in &outcome.lines {
+            if let Some(path) = line.strip_prefix("Checking patch ") {
+                at = path.trim_end_matches("...").to_owned();
+            } else if line.starts_with("Hunk #") && line.contains("succeeded") {
+                let text = format!("{at}: {}", line.trim_end_matches('.').replacen("Hunk", "hunk", 1));
+                notes.push(Note::new(&codes::HUNK_MOVED, text));
+            }
+        }
+        if outcome.success {
+            return Ok(());
+        }
+        let errors: Vec<String> =
+            outcome.lines.into_iter().filter(|line| line.starts_with("error: ")).collect();
+        Failure::all(explain(patch, self.root, self.tree, &errors))?;
+        let what = format!("{} does not apply", patch.name);
+        Err(Diagnosis::new(&codes::PATCH_DOES_NOT_APPLY, what, "git refuses it", FITTING)
+            .detail(errors)
+            .into())
     }
-    found
-}
-
-/// Why a hunk does not fit: a reason, the lines that differ, and the line number of the best place.
-fn mismatch(hunk: &Hunk, text: &str) -> (String, Vec<String>, usize) {
-    let lines: Vec<&str> = text.lines().collect();
-    let fits = |wanted: &[String], at: usize| {
-        wanted
-            .iter()
-            .enumerate()
-            .filter(|(n, line)| lines.get(at + n).is_some_and(|found| found == line))
-            .count()
-    };
-    if !hunk.new.is_empty()
-        && let Some(at) = (0..lines.len()).find(|&at| fits(&hunk.new, at) == hunk.new.len())
-    {
-        return ("the change seems to be there already".to_owned(), Vec::new(), at + 1);
-    }
-    let stated = hunk.start.saturating_sub(1);
-    let best = (0..lines.len().max(1))
-        .max_by_key(|&at| (fits(&hunk.old, at), usize::MAX - at.abs_diff(stated)))
-        .unwrap_or(stated);
-    let off =
-        hunk.old.iter().enumerate().find(|(n, line)| lines.get(best + n).is_none_or(|found| found != line));
-    let Some((n, expected)) = off else {
-        return ("its lines are there, but not where they can be".to_owned(), Vec::new(), best + 1);
-    };
-    let found =
-        lines.get(best + n).map_or("(the end of the file)".to_owned(), |line| format!("found:    {line}"));
-    (
-        "a line is not what the patch expects".to_owned(),
-        vec![format!("expected: {expected}"), found],
-        best + n + 1,
-    )
-}
-
-/// Inserts `#line` directives into a patched C file.
-fn number_lines(change: &mut FileEdit, arch: KernelArch, notes: &mut Vec<Note>) {
-    let kind = classify(&change.path, arch);
-    let (Some(original), Some(patched)) = (&change.original, &change.patched) else { return };
-    if !kind.is_c() {
-        return;
-    }
-    let numbered = lines::number(&decode(original), &decode(patched));
-    for line in &numbered.unplaced {
-        let text = format!("{}: line numbers move from line {line} on, up to the next hunk", change.path);
-        notes.push(Note::new(&codes::LINES_MOVE, text));
-    }
-    change.patched = Some(encode(&numbered.text));
-    change.edited = numbered.edited;
-    change.replaced = numbered.replaced;
-    change.removed = numbered.removed;
-    change.added = numbered.added;
-    change.unplaced = numbered.unplaced.first().copied();
-}
-
-/// Decodes bytes to text, one character for each byte. Some kernel files are not UTF-8, and no byte may change.
-fn decode(bytes: &[u8]) -> String {
-    bytes.iter().map(|&byte| char::from(byte)).collect()
-}
-
-fn encode(text: &str) -> Vec<u8> {
-    text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patch::LineEdit;
 
     const ORIGINAL: &str = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n";
 

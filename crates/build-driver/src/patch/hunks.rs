@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::PlacedHunk;
-use super::apply::{AppliedPatch, FileEdit, edits_of};
+use super::applied::{AppliedPatch, FileEdit, edits_of};
 
 impl AppliedPatch {
     /// The hunks that edit the function that a file's original declares in line `first`, in patch order. `next` is the

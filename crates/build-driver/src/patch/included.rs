@@ -5,7 +5,7 @@ use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
-use super::apply::FileEdit;
+use super::applied::FileEdit;
 use super::kind::{self, FileKind, classify};
 use crate::arch::KernelArch;
 use crate::kbuild::includes::Includers;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::{PatchSet, file_change, file_patches, trim};
+use super::PatchSet;
+use super::parse::{file_change, file_patches, trim};
 
 /// A hunk of a patch set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -4,21 +4,29 @@
 //! when klpx dies (make then removes half-written targets). It inherits the workspace's lock, so that no second klpx
 //! can enter a workspace while compilers of a killed klpx still write to it.
 
+mod call;
+mod group;
+mod interrupt;
 pub(crate) mod missing;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use klpx_diagnosis::{Class, Diagnosis, Failure, Result, codes};
+use klpx_diagnosis::{Diagnosis, Result, codes};
+
+pub use call::{Answer, Call, CallOutcome};
+use group::{before_exec, kill_group};
+pub(crate) use group::{end_orphans, has_open};
+pub use interrupt::{check_interrupt, interrupt_flag};
+pub(crate) use interrupt::{interrupted, read};
 
 /// How often klpx checks for a signal while a child runs.
 const POLL: Duration = Duration::from_millis(50);
@@ -29,124 +37,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const KEPT: [&str; 7] = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "PKG_CONFIG_PATH"];
 /// Prefixes of variables that tool wrappers need.
 const KEPT_PREFIXES: [&str; 2] = ["PYENV_", "NIX_"];
-
-/// The flag that SIGINT and SIGTERM set. The first call installs the handler. A second signal ends klpx at once if it
-/// comes at least one second after the first. (Some senders signal a process and its group at the same time.)
-pub fn interrupt_flag() -> Arc<AtomicBool> {
-    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-    FLAG.get_or_init(|| {
-        let flag = Arc::new(AtomicBool::new(false));
-        let start = Instant::now();
-        let first = Arc::new(AtomicU64::new(u64::MAX));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            let (flag, first) = (Arc::clone(&flag), Arc::clone(&first));
-            let action = move || {
-                let now = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-                if first.fetch_min(now, Ordering::Relaxed).saturating_add(1000) < now {
-                    signal_hook::low_level::exit(i32::from(Class::Interrupted.exit_code()));
-                }
-                flag.store(true, Ordering::Relaxed);
-            };
-            // SAFETY: atomics, the clock and _exit are async-signal-safe. The call fails only for signals that can't be
-            // caught.
-            let _ = unsafe { signal_hook::low_level::register(signal, action) };
-        }
-        flag
-    })
-    .clone()
-}
-
-/// Returns an error if klpx was asked to stop. For long stages that start no process.
-pub fn check_interrupt() -> Result<()> {
-    if interrupt_flag().load(Ordering::Relaxed) { Err(interrupted()) } else { Ok(()) }
-}
-
-/// The bytes of a text that the user names. The file may be a pipe: SIGINT and SIGTERM end the wait.
-pub(crate) fn read(path: &Path) -> io::Result<Result<Vec<u8>>> {
-    let stop = interrupt_flag();
-    let stopped = || stop.load(Ordering::Relaxed);
-    match klpx_input::bytes_until(path, &stopped) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted && stopped() => Ok(Err(interrupted())),
-        other => other,
-    }
-}
-
-pub(crate) fn interrupted() -> Failure {
-    Diagnosis::new(
-        &codes::INTERRUPTED,
-        "stopped by a signal",
-        "klpx ends at a signal, and the next run restores the files that were patched",
-        "run klpx again",
-    )
-    .into()
-}
-
-/// A program, its arguments and its working directory.
-#[derive(Clone, Debug)]
-pub struct Call {
-    program: OsString,
-    args: Vec<OsString>,
-    dir: Option<PathBuf>,
-    env: Vec<(OsString, OsString)>,
-}
-
-impl Call {
-    /// A call of `program`. A name without a slash is looked up in PATH.
-    pub fn new(program: impl AsRef<OsStr>) -> Call {
-        Call { program: program.as_ref().to_owned(), args: Vec::new(), dir: None, env: Vec::new() }
-    }
-
-    /// Adds an argument.
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Call {
-        self.args.push(arg.as_ref().to_owned());
-        self
-    }
-
-    /// Adds arguments.
-    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Call {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        self
-    }
-
-    /// Sets the working directory.
-    pub fn dir(mut self, dir: impl AsRef<Path>) -> Call {
-        self.dir = Some(dir.as_ref().to_owned());
-        self
-    }
-
-    /// Adds a variable to the reduced environment.
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Call {
-        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-}
-
-/// The result of a call that started and was not interrupted.
-#[derive(Clone, Debug, Default)]
-pub struct CallOutcome {
-    /// True if the program ended with status 0.
-    pub success: bool,
-    /// Standard output and standard error, in order of arrival, without line ends.
-    pub lines: Vec<String>,
-}
-
-/// The result of a call whose standard output is data.
-#[derive(Clone, Debug, Default)]
-pub struct Answer {
-    /// True if the program ended with status 0.
-    pub success: bool,
-    /// Standard output.
-    pub data: Vec<u8>,
-    /// Standard error: warnings and errors for people, without line ends.
-    pub said: Vec<String>,
-}
-
-impl Answer {
-    /// The data as lines, without line ends.
-    pub fn lines(&self) -> Vec<String> {
-        String::from_utf8_lossy(&self.data).lines().map(str::to_owned).collect()
-    }
-}
 
 /// Starts and ends child processes.
 #[derive(Clone, Debug)]
@@ -225,7 +115,7 @@ impl Runner {
         let success = self.stream_beside(call, Some(output), &mut |line| stderr.push(line.to_owned()))?;
         let mut data = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut data)).map_err(fail)?;
-        Ok(Answer { success, data, said: stderr })
+        Ok(Answer { success, data, messages: stderr })
     }
 
     /// Runs a program to its end and passes on each line of output as it arrives. Returns true if it ended with status
@@ -355,67 +245,6 @@ enum Stopped {
     Read(io::Error),
 }
 
-/// Runs in the child between fork and exec.
-fn before_exec(parent: i32, lock: Option<RawFd>) -> io::Result<()> {
-    // SAFETY: plain system calls on values that the child owns.
-    unsafe {
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if libc::getppid() != parent {
-            // klpx died before the prctl call took effect.
-            libc::_exit(1);
-        }
-        if let Some(fd) = lock
-            && libc::fcntl(fd, libc::F_SETFD, 0) != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
-/// Sends a signal to a process group. A group that has ended is no error.
-fn kill_group(group: i32, signal: i32) {
-    if group > 1 {
-        // SAFETY: a plain system call.
-        unsafe { libc::killpg(group, signal) };
-    }
-}
-
-/// Kills the processes that a killed klpx left running: those of the group recorded in the file `group` that work below
-/// `dir`. The second condition protects unrelated processes that got the same group number later.
-pub(crate) fn end_orphans(group: &Path, dir: &Path) {
-    let Some(group) = std::fs::read_to_string(group).ok().and_then(|text| text.trim().parse::<i32>().ok())
-    else {
-        return;
-    };
-    let Ok(listing) = std::fs::read_dir("/proc") else { return };
-    for entry in listing.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let inside = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
-        // SAFETY: plain system calls on numbers.
-        if inside && unsafe { libc::getpgid(pid) } == group {
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-    }
-}
-
-/// Returns true if the process has the file open, or if klpx may not look.
-pub(crate) fn has_open(pid: i32, file: &File) -> bool {
-    let Ok(wanted) = file.metadata() else { return true };
-    let listing = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
-        Ok(listing) => listing,
-        Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
-    };
-    let is_it = |path: PathBuf| {
-        path.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (wanted.dev(), wanted.ino()))
-    };
-    listing.flatten().any(|entry| is_it(entry.path()))
-}
-
 fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
     let kept = |name: &OsStr| {
         name.to_str().is_some_and(|name| {
@@ -431,7 +260,7 @@ fn environment(extra: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
 fn cannot_start(call: &Call, error: &io::Error) -> Diagnosis {
     let program = call.program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
-        return crate::process::missing::missing_tool(&program);
+        return missing::missing_tool(&program);
     }
     Diagnosis::new(
         &codes::CANNOT_RUN,
@@ -469,7 +298,7 @@ mod tests {
         let answer = runner.ask(&sh("echo careful >&2; printf 'a\\0b\\n'; echo more >&2")).expect("runs");
         assert!(answer.success);
         assert_eq!(answer.data, b"a\0b\n");
-        assert_eq!(answer.said, ["careful", "more"]);
+        assert_eq!(answer.messages, ["careful", "more"]);
         assert!(!runner.ask(&sh("exit 1")).expect("runs").success);
     }
 

@@ -35,7 +35,7 @@ pub enum Lto {
 }
 
 impl Lto {
-    fn of(config: &Config) -> Lto {
+    fn from_config(config: &Config) -> Lto {
         if config.is("LTO_CLANG_THIN") || config.is("LTO_CLANG_THIN_DIST") {
             Lto::Thin
         } else if config.is("LTO_CLANG_FULL") || config.is("LTO_CLANG") {
@@ -201,7 +201,7 @@ fn with_linker(
         compiler: if gcc { CompilerFamily::Gcc } else { CompilerFamily::Clang },
         version: version_number(&text, gcc),
         version_text: text,
-        lto: Lto::of(config),
+        lto: Lto::from_config(config),
         cc: candidate.cc,
         host_cc,
         ld: candidate.ld,

@@ -74,7 +74,7 @@ pub(super) fn files(root: &Path) -> Result<Vec<SourceFile>> {
         while let Some(dir) = queue.take() {
             let mut subdirs = Vec::new();
             if failure.is_none()
-                && let Err(error) = read_dir((root, &real), &dir, &mut files, &mut subdirs)
+                && let Err(error) = read_dir(root, &real, &dir, &mut files, &mut subdirs)
             {
                 failure = Some(error);
                 subdirs.clear();
@@ -96,7 +96,8 @@ pub(super) fn files(root: &Path) -> Result<Vec<SourceFile>> {
 
 /// Reads one folder. Its source files go to `files`, its folders to `subdirs`. `real` is the tree's path without links.
 fn read_dir(
-    (root, real): (&Path, &Path),
+    root: &Path,
+    real: &Path,
     dir: &Folder,
     files: &mut Vec<SourceFile>,
     subdirs: &mut Vec<Folder>,

@@ -16,11 +16,11 @@ use crate::files::create_parent;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::recorded::RecordedCommands;
 use crate::kernel::{SECTION_FLAGS, SectionOrigin};
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::toolchain::CompilerFamily;
 use crate::workspace::Workspace;
+use crate::workspace::compilation::redirected;
 use crate::workspace::touched::TouchedUnit;
-use crate::workspace::units::redirected;
 
 /// The flags of the second step.
 const FROM_TEXT: [&str; 3] = ["-c", "-fpreprocessed", "-fdirectives-only"];

@@ -44,7 +44,7 @@ pub struct WorkspaceInfo {
 }
 
 impl WorkspaceInfo {
-    pub(crate) fn of(kernel: &PatchableKernel) -> WorkspaceInfo {
+    pub(crate) fn new(kernel: &PatchableKernel) -> WorkspaceInfo {
         WorkspaceInfo {
             format: FORMAT,
             key: kernel.key().to_owned(),
@@ -53,7 +53,7 @@ impl WorkspaceInfo {
             compiler: kernel.toolchain().describe(),
             source: kernel.source().root().to_owned(),
             contents: kernel.contents().identity().to_owned(),
-            last_used: now(),
+            last_used: unix_time(),
         }
     }
 
@@ -230,7 +230,7 @@ fn prune_with(cache_dir: &Path, which: &CacheChoice, free: &dyn Fn() -> Option<u
         let last_used = item.info.as_ref().map_or(0, |info| info.last_used);
         let wanted = match which {
             CacheChoice::All => true,
-            CacheChoice::Unused(seconds) => last_used.saturating_add(*seconds) < now(),
+            CacheChoice::Unused(seconds) => last_used.saturating_add(*seconds) < unix_time(),
             CacheChoice::Key(key) => item.key.starts_with(key.as_str()),
             CacheChoice::UntilFree(bytes) => free().is_some_and(|free| free < *bytes),
         };
@@ -309,7 +309,7 @@ pub(crate) fn removal(workspace: &Path) -> String {
 }
 
 /// Seconds since the epoch.
-pub(crate) fn now() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
@@ -345,7 +345,7 @@ mod tests {
     fn pruning_leaves_recent_and_busy_workspaces() {
         let cache = tempfile::tempdir().expect("dir");
         let old = workspace(cache.path(), "aaaaaaaaaaaa", 1000);
-        let recent = workspace(cache.path(), "bbbbbbbbbbbb", now());
+        let recent = workspace(cache.path(), "bbbbbbbbbbbb", unix_time());
         let held = workspace(cache.path(), "cccccccccccc", 1000);
         let lock = lock::try_take(&held).expect("lock file").expect("free");
         let items = list(cache.path()).expect("list");
@@ -377,8 +377,8 @@ mod tests {
     #[test]
     fn what_a_killed_prune_left_is_no_kernel_and_goes_first() {
         let cache = tempfile::tempdir().expect("dir");
-        let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", now());
-        let again = workspace(cache.path(), "aaaaaaaaaaaa", now());
+        let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", unix_time());
+        let again = workspace(cache.path(), "aaaaaaaaaaaa", unix_time());
         std::fs::create_dir(left.join("baseline")).expect("mkdir");
         std::fs::write(left.join("baseline/manifest.json"), "{}").expect("write");
         let items = list(cache.path()).expect("list");
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(pruned.removed.len(), 1);
         assert!(again.is_dir() && !left.exists());
         // The name for the removal may be taken.
-        let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", now());
+        let left = workspace(cache.path(), "aaaaaaaaaaaa.removed", unix_time());
         let item = item(again.parent().expect("kernels"), "aaaaaaaaaaaa").expect("a workspace");
         remove(&item).expect("removed");
         assert!(!again.exists() && !left.exists());

@@ -12,14 +12,16 @@ use walkdir::WalkDir;
 use crate::files;
 use crate::files::{create_parent, remove_dir, remove_file};
 use crate::kbuild::make::{MakeResult, MakeSettings, patched_fails};
+use crate::kbuild::objtool;
 use crate::kbuild::recorded::RecordedCommands;
 use crate::kernel::{SECTION_FLAGS, SectionOrigin};
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::progress::Progress;
 use crate::toolchain::Lto;
 use crate::tree::{self, SourceFileKind};
 use crate::workspace::Workspace;
-use crate::workspace::units::{copy_object, exports, redirected};
+use crate::workspace::compilation::{exports, redirected};
+use crate::workspace::units::copy_object;
 use crate::workspace::work_dir::WorkDir;
 
 /// An external module that is to be patched.
@@ -220,22 +222,15 @@ impl Workspace {
         })
     }
 
-    fn finish_external(&self, objtool: Option<&[String]>, unit: &str, object: &Path) -> Result<()> {
-        let Some(objtool) = objtool else { return Ok(()) };
-        let words: Vec<String> = objtool.iter().cloned().chain([object.display().to_string()]).collect();
+    /// Runs objtool on a unit's object, if the module's units have such a run.
+    fn finish_external(&self, command: Option<&[String]>, unit: &str, object: &Path) -> Result<()> {
+        let Some(command) = command else { return Ok(()) };
+        let words: Vec<String> = command.iter().cloned().chain([object.display().to_string()]).collect();
         let outcome = self.run_in(&self.build_dir(), &words)?;
         if outcome.success {
             return Ok(());
         }
-        Err(Diagnosis::new(
-            &codes::OBJTOOL_FAILED,
-            "objtool fails on a unit",
-            "without objtool's tables the code would not be what the kernel's own build makes",
-            "report this unit and how the kernel was configured",
-        )
-        .place(DiagnosisPlace::file(unit, None))
-        .detail(outcome.lines)
-        .into())
+        Err(objtool::failure("objtool", unit, outcome.lines).into())
     }
 }
 

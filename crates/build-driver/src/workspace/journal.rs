@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use crate::files::{remove_dir, remove_file};
 use crate::own;
-use crate::patch::apply::FileEdit;
+use crate::patch::FileEdit;
 use crate::workspace::cache::{corrupt, removal};
 
 /// The format of `patch.journal`.

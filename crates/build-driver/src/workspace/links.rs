@@ -87,7 +87,7 @@ impl Workspace {
         let (environment, folder) = (Environment::read(&self.dir)?, &list.unit(first).folder);
         let expected = module.units.len();
         let make_it = |make: &MakeSettings<'_>| {
-            let made = ObjectCounter::of(Some(expected));
+            let made = ObjectCounter::new(Some(expected));
             let built = environment.make(make, folder, &[PathBuf::from(object)], &mut |line| {
                 if make::is_compiled_unit(line) {
                     made.add(1, progress);

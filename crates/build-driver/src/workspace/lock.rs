@@ -34,7 +34,7 @@ fn take_within(dir: &Path, runner: &Runner, progress: &dyn Progress, patience: D
     let mut announced = None;
     let mut without_owner: Option<Instant> = None;
     while !held(&file, dir)? {
-        let holder = LockHolder::of(&file, dir);
+        let holder = LockHolder::find(&file, dir);
         if announced != Some(holder) {
             progress.step(&holder.waiting());
             announced = Some(holder);
@@ -116,7 +116,7 @@ enum LockHolder {
 }
 
 impl LockHolder {
-    fn of(lock: &File, dir: &Path) -> LockHolder {
+    fn find(lock: &File, dir: &Path) -> LockHolder {
         let text = std::fs::read_to_string(path(dir)).ok();
         match text.and_then(|text| text.trim().parse().ok()) {
             Some(pid) if process::has_open(pid, lock) => LockHolder::Runs(pid),

@@ -24,6 +24,7 @@
 mod ahead;
 pub(crate) mod baseline;
 pub mod cache;
+mod compilation;
 mod compiler;
 mod external;
 pub(crate) mod external_source;
@@ -52,7 +53,7 @@ use crate::kbuild::make::MakeSettings;
 use crate::kernel::PatchableKernel;
 use crate::language::MakeWord;
 use crate::own;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::process::Runner;
 use crate::progress::Progress;
 use cache::WorkspaceInfo;
@@ -83,7 +84,7 @@ impl Workspace {
         let workspace = Workspace { dir, kernel: kernel.clone(), runner };
         workspace.recover(progress)?;
         kernel.given().place(&workspace.dir)?;
-        WorkspaceInfo::of(kernel).save(&workspace.dir)?;
+        WorkspaceInfo::new(kernel).save(&workspace.dir)?;
         Ok(workspace)
     }
 

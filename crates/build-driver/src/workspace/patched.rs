@@ -7,7 +7,7 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
 use crate::kbuild::recorded::module_objects;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::progress::Progress;
 use crate::workspace::baseline::{Baseline, BaselineModule, TARGETS, module};
 use crate::workspace::remade::Remade;
@@ -94,9 +94,9 @@ impl Workspace {
             let (compiled, stale) =
                 patching.units.iter().cloned().partition(|unit| patching.is_new(&build.join(unit)));
             let objects = module_objects(&build)?;
-            let made = collect(&build, (baseline, &objects), patching, &work.path.join("patched"))?;
+            let made = collect(&build, baseline, &objects, patching, &work.path.join("patched"))?;
             let remade = Remade { compiled, stale };
-            Ok(made.against(baseline, (units, remade), work))
+            Ok(made.against(baseline, units, remade, work))
         });
         if patched.as_ref().is_ok_and(|patched| patched.units > expected + STALE_UNITS) {
             self.refresh(progress)?;
@@ -127,7 +127,7 @@ struct PatchedObjects {
 }
 
 impl PatchedObjects {
-    fn against(self, baseline: &Baseline, (units, remade): (u64, Remade), work: WorkDir) -> Patched {
+    fn against(self, baseline: &Baseline, units: u64, remade: Remade, work: WorkDir) -> Patched {
         let pair = |name: &str, object: &Path, original: &Path, patched: &Path| ObjectPair {
             name: name.to_owned(),
             object: object.to_owned(),
@@ -157,7 +157,8 @@ impl PatchedObjects {
 /// Moves the objects that differ from the baseline out of the build tree. `objects` are the objects of the modules.
 fn collect(
     build: &Path,
-    (baseline, objects): (&Baseline, &[PathBuf]),
+    baseline: &Baseline,
+    objects: &[PathBuf],
     patching: &journal::Patching<'_>,
     to: &Path,
 ) -> Result<PatchedObjects> {

@@ -15,7 +15,7 @@ use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, pat
 use crate::kbuild::recorded::RecordedCommands;
 use crate::kbuild::{CodeText, KbuildUnit, ObjectRule, UnitId, UnitList};
 use crate::parallel::each;
-use crate::patch::apply::AppliedPatch;
+use crate::patch::AppliedPatch;
 use crate::progress::{ObjectCounter, Progress};
 use crate::workspace::Workspace;
 
@@ -94,7 +94,7 @@ impl Workspace {
         let build = self.build_dir();
         targets.iter().try_for_each(|target| remove_file(&build.join(target)))?;
         let environment = Environment::read(&self.dir)?;
-        let made = ObjectCounter::of(Some(units.len()));
+        let made = ObjectCounter::new(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let preprocess = || environment.make(make, folder, targets, &mut |_| {});
@@ -152,7 +152,7 @@ fn text(build: &Path, target: &Path) -> Result<blake3::Hash> {
     let bytes = std::fs::read(&path).map_err(|error| Diagnosis::io("read", &path, &error))?;
     let record = RecordedCommands::read(build, target);
     let part = record
-        .and_then(|record| Some(CodeText::of(record.commands.first()?)))
+        .and_then(|record| Some(CodeText::for_compilation(record.commands.first()?)))
         .unwrap_or(CodeText::WithPlaces);
     Ok(part.identity(&bytes))
 }

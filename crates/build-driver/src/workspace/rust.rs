@@ -5,8 +5,8 @@ use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
 
 use crate::kbuild::includes::RustSide;
 use crate::kbuild::{IncludeGraph, UnitList};
-use crate::patch::apply::{AppliedPatch, FileEdit};
 use crate::patch::outline;
+use crate::patch::{AppliedPatch, FileEdit};
 
 /// Refuses a patch that changes a declaration or a macro from which Rust code is made. Where C helpers are inlined into
 /// Rust code, refuses every change of a file that the helpers include.

@@ -12,7 +12,7 @@ use crate::kbuild::estimate::{self, Making};
 use crate::kbuild::includes::RustSide;
 use crate::kbuild::{Home, IncludeGraph, KbuildUnit, ObjectRule, ObjtoolRule, UnitId, UnitList};
 use crate::parallel::each;
-use crate::patch::apply::{AppliedPatch, FileEdit};
+use crate::patch::{AppliedPatch, FileEdit};
 use crate::patch::{FileKind, classify};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, rust};
@@ -31,7 +31,7 @@ pub struct TouchedUnit {
 
 impl TouchedUnit {
     /// A unit of kbuild's list.
-    pub fn of(list: &UnitList, id: UnitId) -> TouchedUnit {
+    pub fn from_list(list: &UnitList, id: UnitId) -> TouchedUnit {
         let unit = list.unit(id).clone();
         let objects = match &unit.home {
             Home::Vmlinux => vec!["vmlinux".to_owned()],
@@ -120,7 +120,7 @@ impl Workspace {
         // A source without its own unit is meant to be included.
         let headers = edits.headers || edits.sources.iter().any(|path| list.by_source(path).is_empty());
         let graph = self.includes(list, headers)?;
-        rust::check(RustSide::of(self.kernel.config()), &graph, list, prepared)?;
+        rust::check(RustSide::from_config(self.kernel.config()), &graph, list, prepared)?;
         let mut touched = TouchedUnits::default();
         let mut ids: Vec<UnitId> =
             edits.sources.iter().flat_map(|path| list.by_source(path)).copied().collect();
@@ -142,7 +142,7 @@ impl Workspace {
                 continue;
             }
             match (&unit.home, &unit.rule) {
-                (_, ObjectRule::C) => touched.units.push(TouchedUnit::of(list, id)),
+                (_, ObjectRule::C) => touched.units.push(TouchedUnit::from_list(list, id)),
                 (_, ObjectRule::Offsets) => faults.push(generated_header(unit)),
                 _ => faults.push(not_c(unit)),
             }
@@ -180,7 +180,8 @@ impl Workspace {
             path.and_then(|path| std::fs::read(path).ok()).is_some_and(|text| has_word(&text))
         });
         let found = units.iter().zip(found).filter(|(_, found)| *found);
-        let mut units: Vec<TouchedUnit> = found.map(|((id, _), _)| TouchedUnit::of(list, *id)).collect();
+        let mut units: Vec<TouchedUnit> =
+            found.map(|((id, _), _)| TouchedUnit::from_list(list, *id)).collect();
         units.sort_by(|a, b| a.object().cmp(b.object()));
         units
     }
@@ -219,7 +220,7 @@ impl Workspace {
         if headers {
             self.make_generated(list)?;
         }
-        let rust = RustSide::of(self.kernel.config());
+        let rust = RustSide::from_config(self.kernel.config());
         let graph = IncludeGraph::scan(&self.source_dir(), &self.build_dir(), list, rust);
         let text = serde_json::to_vec(&graph).map_err(|error| Diagnosis::internal(&error.to_string()))?;
         files::write_durably(&path, &text)?;
@@ -256,7 +257,7 @@ impl Workspace {
             if list.by_object(&unit.object).is_some() {
                 continue;
             }
-            let new = TouchedUnit::of(&patched, id);
+            let new = TouchedUnit::from_list(&patched, id);
             let of_new_module = |name: &String| {
                 name != "vmlinux" && !list.modules().any(|(_, module)| module.name() == *name)
             };

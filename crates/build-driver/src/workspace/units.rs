@@ -12,18 +12,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
+use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
 
 use crate::files;
 use crate::files::create_parent;
-use crate::kbuild::ObjtoolRule;
 use crate::kbuild::environment::Environment;
 use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, patched_fails};
 use crate::kbuild::recorded::RecordedCommands;
-use crate::kernel::{SECTION_FLAGS, SectionOrigin};
+use crate::kernel::SectionOrigin;
 use crate::parallel::each;
-use crate::patch::apply::AppliedPatch;
-use crate::process::{Call, CallOutcome};
+use crate::patch::AppliedPatch;
 use crate::progress::{ObjectCounter, Progress};
 use crate::workspace::Workspace;
 use crate::workspace::ahead::Ahead;
@@ -74,9 +72,13 @@ impl UnitPairs {
     }
 }
 
-/// The original units, in the order of the touched units.
+/// The original units of the touched units.
 #[derive(Debug)]
-pub struct OriginalUnits(Vec<OriginalUnit>);
+pub struct OriginalUnits<'t> {
+    touched: &'t TouchedUnits,
+    /// In the order of the touched units.
+    units: Vec<OriginalUnit>,
+}
 
 /// An original unit in the workspace.
 #[derive(Debug)]
@@ -98,15 +100,15 @@ impl Workspace {
     pub fn pairs(
         &self,
         prepared: &AppliedPatch,
-        touched: &TouchedUnits,
-        originals: OriginalUnits,
+        originals: OriginalUnits<'_>,
         work: WorkDir,
         progress: &dyn Progress,
     ) -> Result<UnitPairs> {
         progress.step("compiling the patched units");
-        let from_source = originals.0.iter().any(|original| original.ahead.is_none());
+        let OriginalUnits { touched, units: originals } = originals;
+        let from_source = originals.iter().any(|original| original.ahead.is_none());
         let compile = || {
-            let pairs = self.patched_units(&touched.units, originals.0, &work.path, progress)?;
+            let pairs = self.patched_units(&touched.units, originals, &work.path, progress)?;
             let added = self.added_units(&touched.added, &work.path)?;
             Ok(pairs.into_iter().chain(added).collect::<Vec<_>>())
         };
@@ -122,13 +124,13 @@ impl Workspace {
     ///
     /// # Errors
     /// `klpx::original-source-does-not-build` with the compiler's lines, a full disk, an interrupt.
-    pub fn originals(
+    pub fn originals<'t>(
         &self,
         prepared: &AppliedPatch,
-        touched: &TouchedUnits,
+        touched: &'t TouchedUnits,
         work: &WorkDir,
         progress: &dyn Progress,
-    ) -> Result<OriginalUnits> {
+    ) -> Result<OriginalUnits<'t>> {
         let units = &touched.units;
         let missing: Vec<&TouchedUnit> =
             units.iter().filter(|unit| !self.original_path(unit).is_file()).collect();
@@ -151,7 +153,7 @@ impl Workspace {
             .iter()
             .map(|unit| self.original(unit, ahead.remove(unit.object()).flatten()))
             .collect::<Result<_>>()
-            .map(OriginalUnits)
+            .map(|units| OriginalUnits { touched, units })
     }
 
     /// Pairs for units that the patch does not touch. In each, the patched unit is the original unit.
@@ -197,7 +199,7 @@ impl Workspace {
             folders.entry(&unit.unit.folder).or_default().push(unit.unit.target().into());
         }
         let environment = Environment::read(&self.dir)?;
-        let made = ObjectCounter::of(Some(units.len()));
+        let made = ObjectCounter::new(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
                 let built = environment.make(make, folder, targets, &mut |line| {
@@ -225,16 +227,17 @@ impl Workspace {
     fn keep_original(&self, unit: &TouchedUnit) -> Result<()> {
         let (made, kept) = (self.build_dir().join(unit.object()), self.original_path(unit));
         let record = self.record(unit)?;
+        let compilation = self.compilation(unit, &record);
         create_parent(&kept)?;
         let unfinished = with_ending(&kept, ".new");
         if self.kernel.sections() == SectionOrigin::WhereCompared {
             let witness = self.witness_path(unit);
             copy_object(&made, &witness)?;
-            self.finish(unit, &record, &witness, true)?;
-            self.compile(unit, &record, &unfinished, &[], original_fails)?;
+            compilation.run_objtool(&witness)?;
+            compilation.compile(&unfinished, None, original_fails)?;
         } else {
             copy_object(&made, &unfinished)?;
-            self.finish(unit, &record, &unfinished, true)?;
+            compilation.run_objtool(&unfinished)?;
         }
         std::fs::rename(&unfinished, &kept).map_err(|error| Diagnosis::io("write", &kept, &error).into())
     }
@@ -250,36 +253,6 @@ impl Workspace {
         })
     }
 
-    /// The lines of kbuild's record with genksyms' checksums for the exports of a unit.
-    ///
-    /// # Errors
-    /// If kbuild's record can't be read.
-    pub fn exports(&self, unit: &TouchedUnit) -> Result<String> {
-        let command = command_file(&self.build_dir().join(unit.object()));
-        let text =
-            std::fs::read_to_string(&command).map_err(|error| Diagnosis::io("read", &command, &error))?;
-        Ok(exports(&text))
-    }
-
-    /// kbuild's record of a unit's compilation.
-    ///
-    /// # Errors
-    /// If there is no record, or it has no compilation.
-    pub fn record(&self, unit: &TouchedUnit) -> Result<RecordedCommands> {
-        let found = RecordedCommands::read(&self.build_dir(), Path::new(unit.object()));
-        let found = found.filter(|record| record.compilation().is_some());
-        found.ok_or_else(|| {
-            Diagnosis::new(
-                &codes::NO_COMMAND,
-                "kbuild's record of a compilation can't be understood",
-                "klpx compiles the patched unit with the command of the original one",
-                "report this file and the kernel's version",
-            )
-            .place(DiagnosisPlace::file(unit.object(), None))
-            .into()
-        })
-    }
-
     fn patched_units(
         &self,
         units: &[TouchedUnit],
@@ -287,14 +260,15 @@ impl Workspace {
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<Vec<UnitPair>> {
-        let made = ObjectCounter::of(Some(units.len()));
+        let made = ObjectCounter::new(Some(units.len()));
         let pairs: Vec<(&TouchedUnit, OriginalUnit)> = units.iter().zip(originals).collect();
         let compiled = each(self.kernel.jobs(), pairs.len(), |at| {
             let (unit, original) = &pairs[at];
             let patched = work.join("patched").join(unit.object());
+            let compilation = self.compilation(unit, &original.record);
             match &original.ahead {
-                Some(ahead) => self.finish(unit, &original.record, &ahead.object, false)?,
-                None => self.compile(unit, &original.record, &patched, &[], patched_fails)?,
+                Some(ahead) => compilation.finish(&ahead.object)?,
+                None => compilation.compile(&patched, None, patched_fails)?,
             }
             made.add(1, progress);
             Ok(patched)
@@ -324,8 +298,9 @@ impl Workspace {
             let record = self.record(unit)?;
             let (patched, empty) =
                 (work.join("patched").join(unit.object()), work.join("empty").join(unit.object()));
-            self.compile(unit, &record, &patched, &[], patched_fails)?;
-            self.compile(unit, &record, &empty, &[&nothing.display().to_string()], original_fails)?;
+            let compilation = self.compilation(unit, &record);
+            compilation.compile(&patched, None, patched_fails)?;
+            compilation.compile(&empty, Some(&nothing), original_fails)?;
             Ok(UnitPair {
                 unit: unit.clone(),
                 witness: None,
@@ -364,140 +339,10 @@ impl Workspace {
             units.iter().map(kept).collect()
         })
     }
-
-    /// Compiles a unit again from the current source, to another place, by kbuild's record with further compiler
-    /// arguments. As for the comparison, the object has sections, and objtool has run. Returns the lines of the
-    /// compiler's output, or `None` if the compilation fails.
-    ///
-    /// # Errors
-    /// If there is no record, objtool fails, or klpx is interrupted.
-    pub fn compile_again(
-        &self,
-        unit: &TouchedUnit,
-        to: &Path,
-        more: &[String],
-    ) -> Result<Option<Vec<String>>> {
-        let record = self.record(unit)?;
-        let mut words = self.compilation(unit, &record, to)?;
-        words.extend(more.iter().cloned());
-        let outcome = self.run_in_build(&words)?;
-        if !outcome.success {
-            return Ok(None);
-        }
-        self.finish(unit, &record, to, false)?;
-        Ok(Some(outcome.lines))
-    }
-
-    /// Compiles a unit from the current source to another place, by kbuild's record. `source` may name another source
-    /// instead.
-    fn compile(
-        &self,
-        unit: &TouchedUnit,
-        record: &RecordedCommands,
-        to: &Path,
-        source: &[&str],
-        failure: fn(&MakeSettings<'_>, &MakeResult) -> Failure,
-    ) -> Result<()> {
-        let mut words = self.compilation(unit, record, to)?;
-        if let ([source], Some(last)) = (source, words.last_mut()) {
-            *last = (*source).to_owned();
-        }
-        let outcome = self.run_in_build(&words)?;
-        if !outcome.success {
-            return self.with_make(|make| {
-                Err(failure(make, &MakeResult { success: false, units: 0, lines: outcome.lines }))
-            });
-        }
-        self.finish(unit, record, to, false)
-    }
-
-    /// The command that compiles a unit to another place. The source is the last word.
-    fn compilation(&self, unit: &TouchedUnit, record: &RecordedCommands, to: &Path) -> Result<Vec<String>> {
-        create_parent(to)?;
-        let words = record.compilation().unwrap_or_default();
-        let mut words = redirected(words, unit.unit.target(), to);
-        if self.kernel.sections() == SectionOrigin::WhereCompared {
-            let source = words.len().saturating_sub(1);
-            words.splice(source..source, SECTION_FLAGS.split(' ').map(str::to_owned));
-        }
-        Ok(words)
-    }
-
-    /// Runs the commands that follow a compilation: the rest of the record, unless kbuild made the object and ran them,
-    /// and objtool as in the kernel's final link.
-    fn finish(
-        &self,
-        unit: &TouchedUnit,
-        record: &RecordedCommands,
-        object: &Path,
-        by_kbuild: bool,
-    ) -> Result<()> {
-        let mut commands: Vec<Vec<String>> = Vec::new();
-        if !by_kbuild {
-            commands.extend(
-                record.commands[1..].iter().map(|words| redirected(words, unit.unit.target(), object)),
-            );
-        }
-        if let ObjtoolRule::Run(options) = &unit.objtool {
-            let mut words = vec![self.build_dir().join("tools/objtool/objtool").display().to_string()];
-            words.extend(options.iter().cloned());
-            words.push(object.display().to_string());
-            commands.push(words);
-        }
-        for words in commands {
-            let outcome = self.run_in_build(&words)?;
-            if !outcome.success {
-                let what = format!("{} fails on a unit", words.first().map_or("a command", String::as_str));
-                return Err(Diagnosis::new(
-                    &codes::OBJTOOL_FAILED,
-                    what,
-                    "without objtool's tables the code would not be what the kernel's own build makes",
-                    "report this unit and how the kernel was configured",
-                )
-                .place(DiagnosisPlace::file(unit.object(), None))
-                .detail(outcome.lines)
-                .into());
-            }
-        }
-        Ok(())
-    }
-
-    fn run_in_build(&self, words: &[String]) -> Result<CallOutcome> {
-        self.run_in(&self.build_dir(), words)
-    }
-
-    /// Runs one of kbuild's commands as kbuild runs it in a folder.
-    pub(crate) fn run_in(&self, dir: &Path, words: &[String]) -> Result<CallOutcome> {
-        let (program, rest) =
-            words.split_first().map_or(("false", words), |(first, rest)| (first.as_str(), rest));
-        // kbuild names the tree's own programs by relative paths. A bare name is looked up in PATH.
-        let program = if program.contains('/') { dir.join(program) } else { program.into() };
-        self.runner.run(&Call::new(program).args(rest).dir(dir))
-    }
 }
 
 fn original_fails(make: &MakeSettings<'_>, built: &MakeResult) -> Failure {
     original_does_not_build(make, built)
-}
-
-/// The command that makes or changes `target`, redirected to another place. Leaves out the dependency file that
-/// compilers write.
-pub(crate) fn redirected(words: &[String], target: &str, to: &Path) -> Vec<String> {
-    let to = to.display().to_string();
-    let is_dependencies = |word: &String| word.starts_with("-Wp,-MMD,") || word.starts_with("-Wp,-MD,");
-    let place = |word: &String| if word == target { to.clone() } else { word.clone() };
-    words.iter().filter(|word| !is_dependencies(word)).map(place).collect()
-}
-
-/// The lines `#SYMVER NAME CHECKSUM` in the record of a unit with exports (scripts/Makefile.build,
-/// cmd_gen_symversions_c).
-pub(crate) fn exports(record: &str) -> String {
-    record.lines().filter(|line| line.starts_with("#SYMVER ")).map(|line| format!("{line}\n")).collect()
-}
-
-fn command_file(object: &Path) -> PathBuf {
-    let name = object.file_name().unwrap_or_default().to_string_lossy();
-    object.with_file_name(format!(".{name}.cmd"))
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
@@ -508,23 +353,4 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 
 pub(crate) fn copy_object(from: &Path, to: &Path) -> Result<()> {
     files::copy(from, to, false).map_err(|error| Diagnosis::io("copy", from, &error).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_is_led_to_another_place() {
-        let words = ["gcc", "-Wp,-MMD,fs/.a.o.d", "-DX=fs/a.o", "-c", "-o", "fs/a.o", "/ws/src/fs/a.c"];
-        let words: Vec<String> = words.map(str::to_owned).into();
-        let wanted = ["gcc", "-DX=fs/a.o", "-c", "-o", "/w/a.o", "/ws/src/fs/a.c"];
-        assert_eq!(redirected(&words, "fs/a.o", Path::new("/w/a.o")), wanted);
-    }
-
-    #[test]
-    fn checksums_of_exports_stand_in_the_record() {
-        let text = "savedcmd_fs/a.o := gcc\n\n#SYMVER putname 0x95cb3de8\nother\n";
-        assert_eq!(exports(text), "#SYMVER putname 0x95cb3de8\n");
-    }
 }

@@ -25,7 +25,7 @@ impl WorkDir {
     pub(crate) fn create(workspace: &Path) -> Result<WorkDir> {
         let parent = workspace.join("work");
         std::fs::create_dir_all(&parent).map_err(|error| Diagnosis::io("create", &parent, &error))?;
-        let name = format!("{}-{}", super::cache::now(), std::process::id());
+        let name = format!("{}-{}", super::cache::unix_time(), std::process::id());
         for n in 0.. {
             let path = parent.join(format!("{name}-{n}"));
             match std::fs::create_dir(&path) {

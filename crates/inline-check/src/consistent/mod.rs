@@ -89,6 +89,15 @@ struct ChoiceCandidate {
     bytes: i64,
 }
 
+/// One build, of which functions get choices.
+struct Build<'a> {
+    survey: &'a Survey,
+    guarded: &'a Guarded,
+    /// The build's number: choices of earlier numbers were in effect.
+    number: u32,
+    wish: &'a Wish<'a>,
+}
+
 /// Chooses for every half-inlined function of a [measured](Survey::measured) survey. `build` numbers the build, in
 /// which choices of earlier numbers were in effect.
 pub fn choose(
@@ -99,112 +108,143 @@ pub fn choose(
     wish: &Wish<'_>,
 ) -> ConsistentPlan {
     let freed = lists.free(wish.hot);
+    let build = Build { survey, guarded, number: build, wish };
     let mut left = Vec::new();
     let mut candidates = Vec::new();
     for (_, function) in survey.functions() {
-        let key = key_of(survey, function, wish);
+        let key = build.key_of(function);
         if !survey.is_half_inlined(function) {
             let there = !survey.copies(function).is_empty();
             let cold = !(wish.hot)(&key.function);
             if cold && there && (wish.named)(&key) && (wish.wanted)(&key.function) && !(wish.forced)(&key) {
-                keep(survey, function, key, &mut lists, build, wish);
+                build.keep(function, key, &mut lists);
             }
             continue;
         }
-        match candidate(survey, guarded, function, &key, &lists, build, wish) {
+        match build.candidate(function, &key, &lists) {
             Ok(candidate) => candidates.push(candidate),
             Err(why) => left.push((key, why)),
         }
     }
-    let chosen = take(candidates, &mut lists, &mut left, build, wish.budget);
+    let chosen = build.take(candidates, &mut lists, &mut left);
     left.sort();
     let estimate = lists.entries().map(|(_, entry)| entry.bytes).sum();
     ConsistentPlan { lists, chosen, freed, left, estimate }
 }
 
-fn key_of(survey: &Survey, function: &Function, wish: &Wish<'_>) -> FunctionKey {
-    FunctionKey {
-        file: (wish.file)(survey.text(function.file)),
-        line: function.line,
-        function: survey.text(function.name).to_owned(),
+impl Build<'_> {
+    fn key_of(&self, function: &Function) -> FunctionKey {
+        let Build { survey, wish, .. } = self;
+        FunctionKey {
+            file: (wish.file)(survey.text(function.file)),
+            line: function.line,
+            function: survey.text(function.name).to_owned(),
+        }
     }
-}
 
-/// Adds a choice that keeps a function inlined nowhere.
-fn keep(
-    survey: &Survey,
-    function: &Function,
-    key: FunctionKey,
-    lists: &mut ChoiceLists,
-    build: u32,
-    wish: &Wish<'_>,
-) {
-    let units: BTreeSet<String> =
-        survey.copies(function).iter().filter_map(|copy| (wish.unit)(survey.text(copy.unit))).collect();
-    if !units.is_empty() {
-        lists.add(key, ListEntry { choice: Choice::Kept, build, bytes: 0, sites: 0, units });
+    /// Adds a choice that keeps a function inlined nowhere.
+    fn keep(&self, function: &Function, key: FunctionKey, lists: &mut ChoiceLists) {
+        let Build { survey, number: build, wish, .. } = *self;
+        let units: BTreeSet<String> =
+            survey.copies(function).iter().filter_map(|copy| (wish.unit)(survey.text(copy.unit))).collect();
+        if !units.is_empty() {
+            lists.add(key, ListEntry { choice: Choice::Kept, build, bytes: 0, sites: 0, units });
+        }
     }
-}
 
-fn candidate(
-    survey: &Survey,
-    guarded: &Guarded,
-    function: &Function,
-    key: &FunctionKey,
-    lists: &ChoiceLists,
-    build: u32,
-    wish: &Wish<'_>,
-) -> Result<ChoiceCandidate, LeftReason> {
-    let earlier = lists.get(key);
-    if earlier.is_none() && !(wish.wanted)(&key.function) {
-        return Err(LeftReason::NotWanted);
+    /// The candidate for a half-inlined function, or the reason why the function gets no choice.
+    fn candidate(
+        &self,
+        function: &Function,
+        key: &FunctionKey,
+        lists: &ChoiceLists,
+    ) -> Result<ChoiceCandidate, LeftReason> {
+        let Build { survey, guarded, number: build, wish } = *self;
+        let earlier = lists.get(key);
+        if earlier.is_none() && !(wish.wanted)(&key.function) {
+            return Err(LeftReason::NotWanted);
+        }
+        if (wish.hot)(&key.function) {
+            return Err(LeftReason::Hot);
+        }
+        if !(wish.named)(key) {
+            return Err(LeftReason::Unnamed);
+        }
+        if (wish.forced)(key) {
+            return Err(LeftReason::Forced);
+        }
+        if let Some(section) = survey.holders(function).into_iter().find_map(|id| guarded.section(survey, id))
+        {
+            return Err(LeftReason::Guarded(section));
+        }
+        let of_copies = survey.copies(function).iter().map(|copy| copy.unit);
+        let homes = survey.inlined(function).iter().map(|call| call.home);
+        let files: BTreeSet<&str> = of_copies.chain(homes).map(|unit| survey.text(unit)).collect();
+        let units: BTreeSet<String> =
+            files.into_iter().filter(|file| !file.is_empty()).filter_map(wish.unit).collect();
+        if units.is_empty() {
+            return Err(LeftReason::NoUnit);
+        }
+        let strongest = if function.declared_inline { Choice::Opaque } else { Choice::OutOfLine };
+        let choice = match earlier {
+            // A choice that was in effect without success won't help now, unless a new unit had no such list.
+            Some(entry) if entry.build < build => match entry.choice {
+                Choice::Everywhere => strongest,
+                _ if entry.choice < strongest && function.declared_inline => strongest,
+                _ if units.is_subset(&entry.units) => return Err(self.ignored(function)),
+                _ => strongest,
+            },
+            Some(entry) => entry.choice.max(first_choice(survey, function, strongest)),
+            None => first_choice(survey, function, strongest),
+        };
+        let bytes = match choice {
+            Choice::Everywhere => cost::everywhere(survey, function),
+            Choice::Kept | Choice::OutOfLine | Choice::Opaque => cost::out_of_line(survey, function),
+        };
+        Ok(ChoiceCandidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
     }
-    if (wish.hot)(&key.function) {
-        return Err(LeftReason::Hot);
-    }
-    if !(wish.named)(key) {
-        return Err(LeftReason::Unnamed);
-    }
-    if (wish.forced)(key) {
-        return Err(LeftReason::Forced);
-    }
-    if let Some(section) = survey.holders(function).into_iter().find_map(|id| guarded.section(survey, id)) {
-        return Err(LeftReason::Guarded(section));
-    }
-    let of_copies = survey.copies(function).iter().map(|copy| copy.unit);
-    let homes = survey.inlined(function).iter().map(|call| call.home);
-    let files: BTreeSet<&str> = of_copies.chain(homes).map(|unit| survey.text(unit)).collect();
-    let units: BTreeSet<String> =
-        files.into_iter().filter(|file| !file.is_empty()).filter_map(wish.unit).collect();
-    if units.is_empty() {
-        return Err(LeftReason::NoUnit);
-    }
-    let strongest = if function.declared_inline { Choice::Opaque } else { Choice::OutOfLine };
-    let choice = match earlier {
-        // A choice that was in effect without success won't help now, unless a new unit had no such list.
-        Some(entry) if entry.build < build => match entry.choice {
-            Choice::Everywhere => strongest,
-            _ if entry.choice < strongest && function.declared_inline => strongest,
-            _ if units.is_subset(&entry.units) => return Err(ignored(survey, function, wish)),
-            _ => strongest,
-        },
-        Some(entry) => entry.choice.max(first_choice(survey, function, strongest)),
-        None => first_choice(survey, function, strongest),
-    };
-    let bytes = match choice {
-        Choice::Everywhere => cost::everywhere(survey, function),
-        Choice::Kept | Choice::OutOfLine | Choice::Opaque => cost::out_of_line(survey, function),
-    };
-    Ok(ChoiceCandidate { key: key.clone(), units, sites: survey.call_sites(function), choice, bytes })
-}
 
-/// Returns why a function is inlined although its list forbids it, as far as its holders tell.
-fn ignored(survey: &Survey, function: &Function, wish: &Wish<'_>) -> LeftReason {
-    let holder = |id| key_of(survey, survey.function(survey.copy(id).function), wish);
-    let mut holders = survey.holders(function).into_iter().map(holder);
-    match holders.find(|holder| (wish.flattens)(holder)) {
-        Some(holder) => LeftReason::Flattened(holder.function),
-        None => LeftReason::Ignored,
+    /// Returns why a function is inlined although its list forbids it, as far as its holders tell.
+    fn ignored(&self, function: &Function) -> LeftReason {
+        let Build { survey, wish, .. } = self;
+        let holder = |id| self.key_of(survey.function(survey.copy(id).function));
+        let mut holders = survey.holders(function).into_iter().map(holder);
+        match holders.find(|holder| (wish.flattens)(holder)) {
+            Some(holder) => LeftReason::Flattened(holder.function),
+            None => LeftReason::Ignored,
+        }
+    }
+
+    /// Takes the candidates with the most call sites for each byte as long as the budget lasts, and returns their number.
+    fn take(
+        &self,
+        mut candidates: Vec<ChoiceCandidate>,
+        lists: &mut ChoiceLists,
+        left: &mut Vec<(FunctionKey, LeftReason)>,
+    ) -> usize {
+        let (build, budget) = (self.number, self.wish.budget);
+        candidates.sort_by(|a, b| {
+            // Compares sites for each byte without a division: a / b < c / d for positive b and d.
+            let dear = |candidate: &ChoiceCandidate| candidate.bytes.max(0) as u128;
+            let ratio = (b.sites as u128 * dear(a)).cmp(&(a.sites as u128 * dear(b)));
+            ratio.then(b.sites.cmp(&a.sites)).then_with(|| a.key.cmp(&b.key))
+        });
+        let mut spent: u64 = lists.entries().map(|(_, entry)| entry.bytes.max(0).cast_unsigned()).sum();
+        let mut chosen = 0;
+        for candidate in candidates {
+            let ChoiceCandidate { key, units, sites, choice, bytes } = candidate;
+            let before = lists.get(&key).map_or(0, |entry| entry.bytes.max(0).cast_unsigned());
+            let after = (spent - before).saturating_add(bytes.max(0).cast_unsigned());
+            // A choice of an earlier build is not given up, because a build with it may exist.
+            if bytes > 0 && budget.is_some_and(|budget| after > budget) && lists.get(&key).is_none() {
+                left.push((key, LeftReason::OverBudget));
+                continue;
+            }
+            spent = after;
+            chosen += 1;
+            lists.add(key, ListEntry { choice, build, bytes, sites, units });
+        }
+        chosen
     }
 }
 
@@ -217,38 +257,6 @@ fn first_choice(survey: &Survey, function: &Function, strongest: Choice) -> Choi
         true => Choice::Everywhere,
         false => strongest,
     }
-}
-
-/// Takes the candidates with the most call sites for each byte as long as the budget lasts, and returns their number.
-fn take(
-    mut candidates: Vec<ChoiceCandidate>,
-    lists: &mut ChoiceLists,
-    left: &mut Vec<(FunctionKey, LeftReason)>,
-    build: u32,
-    budget: Option<u64>,
-) -> usize {
-    candidates.sort_by(|a, b| {
-        // Compares sites for each byte without a division: a / b < c / d for positive b and d.
-        let dear = |candidate: &ChoiceCandidate| candidate.bytes.max(0) as u128;
-        let ratio = (b.sites as u128 * dear(a)).cmp(&(a.sites as u128 * dear(b)));
-        ratio.then(b.sites.cmp(&a.sites)).then_with(|| a.key.cmp(&b.key))
-    });
-    let mut spent: u64 = lists.entries().map(|(_, entry)| entry.bytes.max(0).cast_unsigned()).sum();
-    let mut chosen = 0;
-    for candidate in candidates {
-        let ChoiceCandidate { key, units, sites, choice, bytes } = candidate;
-        let before = lists.get(&key).map_or(0, |entry| entry.bytes.max(0).cast_unsigned());
-        let after = (spent - before).saturating_add(bytes.max(0).cast_unsigned());
-        // A choice of an earlier build is not given up, because a build with it may exist.
-        if bytes > 0 && budget.is_some_and(|budget| after > budget) && lists.get(&key).is_none() {
-            left.push((key, LeftReason::OverBudget));
-            continue;
-        }
-        spent = after;
-        chosen += 1;
-        lists.add(key, ListEntry { choice, build, bytes, sites, units });
-    }
-    chosen
 }
 
 /// Returns the attributes of every unit's functions, with an empty list for a unit without any.

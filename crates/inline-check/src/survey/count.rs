@@ -97,7 +97,7 @@ pub struct Summary {
 
 impl Summary {
     /// Counts the functions and copies of a survey.
-    pub fn of(survey: &Survey) -> Summary {
+    pub fn count(survey: &Survey) -> Summary {
         let mut summary = Summary::default();
         for (_, function) in survey.functions() {
             let copies = survey.copies(function);

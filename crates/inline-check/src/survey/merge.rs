@@ -11,7 +11,7 @@ use klpx_normalize::elf::SectionId;
 use rayon::prelude::*;
 
 use super::places::{CopyPlace, Places};
-use super::scan::{Die, NONE, RawInlined, ScannedUnit, SubprogramOrigin};
+use super::scanned::{Die, NONE, RawInlined, ScannedUnit, SubprogramOrigin};
 use super::texts::{FileTable, Texts};
 use super::{CopyId, Function, FunctionId, Inlined, InlinedId, OutOfLine, Survey, TextId};
 use crate::sections::{DebugSections, TextPlace};

@@ -36,6 +36,7 @@ mod merge;
 pub mod paths;
 mod places;
 mod scan;
+mod scanned;
 mod steps;
 mod texts;
 mod units;
@@ -216,7 +217,7 @@ impl Survey {
     /// # Errors
     /// `klpx::no-dwarf`, `klpx::split-dwarf`, `klpx::supplementary-dwarf`, `klpx::bad-dwarf`, `klpx::unknown-machine`.
     pub fn read(elf: &Elf<'_>) -> Result<Survey> {
-        Survey::of(&DebugSections::read(elf)?, WantedParts::default())
+        Survey::read_parts(&DebugSections::read(elf)?, WantedParts::default())
     }
 
     /// Reads a file's DWARF. Paths are given from the folder `tree`.
@@ -224,7 +225,10 @@ impl Survey {
     /// # Errors
     /// The same as for [`Survey::read`].
     pub fn read_in(elf: &Elf<'_>, tree: &Path) -> Result<Survey> {
-        Survey::of(&DebugSections::read(elf)?, WantedParts { tree: Some(tree), ..WantedParts::default() })
+        Survey::read_parts(
+            &DebugSections::read(elf)?,
+            WantedParts { tree: Some(tree), ..WantedParts::default() },
+        )
     }
 
     /// Reads an object's DWARF, but only the units that have code at these places (section, offset), and the units that
@@ -237,7 +241,7 @@ impl Survey {
         let lines = Lines::read(&sections);
         let programs = places.iter().filter_map(|&(section, offset)| lines.program_start(section, offset));
         let programs = Some(programs.collect());
-        Survey::of(&sections, WantedParts { tree: Some(tree), programs, sizes: false })
+        Survey::read_parts(&sections, WantedParts { tree: Some(tree), programs, sizes: false })
     }
 
     /// Reads a file's DWARF with the size of each copy, which takes longer.
@@ -245,10 +249,10 @@ impl Survey {
     /// # Errors
     /// The same as for [`Survey::read`].
     pub fn measured(elf: &Elf<'_>) -> Result<Survey> {
-        Survey::of(&DebugSections::read(elf)?, WantedParts { sizes: true, ..WantedParts::default() })
+        Survey::read_parts(&DebugSections::read(elf)?, WantedParts { sizes: true, ..WantedParts::default() })
     }
 
-    fn of(sections: &DebugSections<'_>, wanted: WantedParts<'_>) -> Result<Survey> {
+    fn read_parts(sections: &DebugSections<'_>, wanted: WantedParts<'_>) -> Result<Survey> {
         sections.require_info()?;
         let elf = sections.elf();
         let arch = Arch::of_machine(elf.machine())?;

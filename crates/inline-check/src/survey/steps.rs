@@ -45,7 +45,7 @@ pub(super) struct EntrySteps<'u, R: Reader> {
 
 impl<'u, R: Reader<Offset = usize>> EntrySteps<'u, R> {
     /// Computes the steps of a unit. `c` is true for a unit of C.
-    pub(super) fn of(unit: &'u Unit<R>, c: bool) -> EntrySteps<'u, R> {
+    pub(super) fn compute(unit: &'u Unit<R>, c: bool) -> EntrySteps<'u, R> {
         let mut steps = EntrySteps { unit, all: Vec::new(), c };
         // A small unit uses few codes of a table that units share; each entry takes at least a byte.
         let length = unit.header.length_including_self();

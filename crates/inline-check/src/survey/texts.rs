@@ -7,7 +7,7 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher as _;
 
-use super::scan::{FileName, NONE, ScannedUnit};
+use super::scanned::{FileName, NONE, ScannedUnit};
 use super::{TextId, paths};
 use crate::sections::{DebugSections, TextPlace};
 

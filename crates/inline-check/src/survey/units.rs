@@ -9,7 +9,8 @@ use gimli::{AttributeValue, DebugInfoUnitHeadersIter, Dwarf, Reader, SectionId, 
 use rayon::prelude::*;
 
 use super::WantedParts;
-use super::scan::{ScannedUnit, Trouble, scan};
+use super::scan::{Trouble, scan};
+use super::scanned::ScannedUnit;
 use crate::sections::DebugSections;
 
 /// Bytes of `.debug_info` in a share.
@@ -32,7 +33,7 @@ fn all<R: Reader<Offset = usize> + Send + Sync>(
     sections: &DebugSections<'_>,
     sizes: bool,
 ) -> Result<Vec<ScannedUnit>, Trouble> {
-    let shares = Shares(Headers::of(dwarf)).enumerate().par_bridge();
+    let shares = Shares(Headers::new(dwarf)).enumerate().par_bridge();
     let facts =
         shares.map(|(n, share)| (n, share.and_then(|share| read_share(dwarf, sections, share, sizes))));
     let mut facts: Vec<(usize, Result<Vec<ScannedUnit>, Trouble>)> = facts.collect();
@@ -65,7 +66,7 @@ fn some<R: Reader<Offset = usize> + Send + Sync>(
     programs: &HashSet<usize>,
     sizes: bool,
 ) -> Result<Vec<ScannedUnit>, Trouble> {
-    let headers: Vec<UnitHeader<R>> = Headers::of(dwarf).collect::<Result<_, _>>()?;
+    let headers: Vec<UnitHeader<R>> = Headers::new(dwarf).collect::<Result<_, _>>()?;
     let has_program =
         |header: &UnitHeader<R>| line_program(dwarf, header).is_some_and(|at| programs.contains(&at));
     let starts: Vec<usize> = headers.iter().map(start).collect();
@@ -93,7 +94,7 @@ struct Headers<R: Reader> {
 }
 
 impl<R: Reader<Offset = usize>> Headers<R> {
-    fn of(dwarf: &Dwarf<R>) -> Headers<R> {
+    fn new(dwarf: &Dwarf<R>) -> Headers<R> {
         Headers { iterator: dwarf.units(), end: 0 }
     }
 }

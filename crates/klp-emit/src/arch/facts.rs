@@ -29,6 +29,9 @@ pub(crate) struct Veneer {
 /// and of the image.
 pub(crate) type ShortenedPair = fn((u32, u32), &[u8], &[u8]) -> Option<i64>;
 
+/// Reports the effects of each instruction of the code, which lies at an address, to the last argument.
+pub(super) type EffectReader = fn(&[u8], u64, Relocated<'_>, &mut dyn FnMut(Effect));
+
 /// The facts about an architecture that copying code into a module needs. Every architecture has one table.
 pub(super) struct CodeFacts {
     /// Returns true if the relocation at a place of the code belongs to a call or jump, although its type is no
@@ -55,8 +58,8 @@ pub(super) struct CodeFacts {
     pub(super) straight_code_length: fn(&[u8]) -> Option<usize>,
     /// The byte that fills gaps between functions.
     pub(super) filler: u8,
-    /// Reports the effects of each instruction of the code, which lies at an address.
-    pub(super) effects: fn(&[u8], u64, Relocated<'_>, &mut dyn FnMut(Effect)),
+    /// Reports the effects of each instruction.
+    pub(super) effects: EffectReader,
     /// The registers of a call's arguments, in order.
     pub(super) argument_registers: &'static [u8],
     /// The registers that a call preserves.

@@ -1,5 +1,6 @@
 //! arm64 instructions, in the syntax of the architecture's manual.
 
+use klpx_diagnosis::words;
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
 
@@ -41,7 +42,7 @@ pub(super) fn instructions(code: &[u8]) -> impl Iterator<Item = DisassembledInst
 
 /// An instruction word in the form that an assembler's `.inst` takes. The code may end within a word.
 fn in_digits(bytes: &[u8]) -> String {
-    bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
+    words::hexadecimal(bytes.iter().rev())
 }
 
 /// The distance of a branch in words, and the branch's word without the distance.

@@ -35,12 +35,12 @@ impl Surveyed {
     fn read(path: &Path) -> Result<Surveyed> {
         let file = ElfFile::open(path)?;
         let elf = file.parse()?;
-        Surveyed::of(path, &elf, Survey::read(&elf))
+        Surveyed::new(path, &elf, Survey::read(&elf))
     }
 
-    fn of(path: &Path, elf: &Elf<'_>, survey: Result<Survey>) -> Result<Surveyed> {
+    fn new(path: &Path, elf: &Elf<'_>, survey: Result<Survey>) -> Result<Surveyed> {
         let survey = survey.map_err(|failure| at(failure, path))?;
-        let summary = Summary::of(&survey);
+        let summary = Summary::count(&survey);
         let executable = |&id: &SectionId| elf.section_flags(id) & SHF_EXECINSTR != 0;
         let code = elf.section_ids().filter(executable).map(|id| elf.section_size(id)).sum();
         Ok(Surveyed { path: path.to_owned(), survey, summary, code })

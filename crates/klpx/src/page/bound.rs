@@ -17,7 +17,7 @@ const PLACES: usize = 4;
 pub(super) struct Targets<'b>(BTreeMap<(&'b Filled, &'b str), Vec<u64>>);
 
 impl<'b> Targets<'b> {
-    pub(super) fn of(body: &'b FunctionBody) -> Targets<'b> {
+    pub(super) fn collect(body: &'b FunctionBody) -> Targets<'b> {
         let mut targets: BTreeMap<(&Filled, &str), Vec<u64>> = BTreeMap::new();
         for reference in &body.references {
             let key = (&reference.filled, reference.to.as_str());

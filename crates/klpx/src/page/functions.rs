@@ -34,7 +34,7 @@ struct Shown<'s> {
 }
 
 impl<'s> Shown<'s> {
-    fn of(finding: &'s Finding, report: &'s Report, module: &'s [ModuleFunction]) -> Shown<'s> {
+    fn collect(finding: &'s Finding, report: &'s Report, module: &'s [ModuleFunction]) -> Shown<'s> {
         let mine =
             |code: &&Code| code.object == finding.object && whole_name(&code.function) == finding.function;
         let code: Vec<&Code> = report.results.code.iter().filter(mine).collect();
@@ -45,7 +45,7 @@ impl<'s> Shown<'s> {
         let listings = code.iter().map(listing).collect();
         let targets = code.iter().filter_map(|code| {
             let function = in_module(code, module)?;
-            Some((code.function.as_str(), Targets::of(&function.body)))
+            Some((code.function.as_str(), Targets::collect(&function.body)))
         });
         Shown { finding, targets: targets.collect(), listings, code }
     }
@@ -76,7 +76,7 @@ fn in_module<'m>(code: &Code, module: &'m [ModuleFunction]) -> Option<&'m Module
 /// The section of all functions.
 pub(super) fn section(report: &Report, module: &[ModuleFunction]) -> Markup {
     let changes = &report.results.changes;
-    let all: Vec<Shown<'_>> = changes.iter().map(|finding| Shown::of(finding, report, module)).collect();
+    let all: Vec<Shown<'_>> = changes.iter().map(|finding| Shown::collect(finding, report, module)).collect();
     let lengths: Vec<usize> = all.iter().flat_map(|one| &one.listings).map(Listing::len).collect();
     let rows = share(&lengths, ROWS);
     let lengths: Vec<usize> =

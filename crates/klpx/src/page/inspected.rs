@@ -92,7 +92,7 @@ fn functions(all: &[ModuleFunction]) -> Markup {
     let mut all: Vec<&ModuleFunction> = all.iter().collect();
     all.sort_by_key(|one| one.replaces.is_empty());
     let listings: Vec<Listing> = all.iter().map(|one| Listing::of_one(&one.body)).collect();
-    let targets: Vec<Targets<'_>> = all.iter().map(|one| Targets::of(&one.body)).collect();
+    let targets: Vec<Targets<'_>> = all.iter().map(|one| Targets::collect(&one.body)).collect();
     let rows = share(&listings.iter().map(Listing::len).collect::<Vec<_>>(), ROWS);
     let references = share(&targets.iter().map(Targets::len).collect::<Vec<_>>(), REFERENCES);
     let line = |(n, one): (usize, &&ModuleFunction)| {

@@ -3,6 +3,10 @@
 use crate::arch::section::TableKind;
 use crate::escape::Escape;
 
+/// Finds the instructions that lead out of code without a relocation. The second argument returns true for a byte that
+/// has a relocation or is not an instruction.
+pub(super) type EscapeSearch = fn(&[u8], &dyn Fn(usize) -> bool) -> Vec<Escape>;
+
 /// The kind of a relocation's field, as far as klpx distinguishes kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
@@ -108,7 +112,6 @@ pub(super) struct ArchFacts {
     /// Returns how far an instruction's literal lies from the instruction, and how many bytes are loaded; `None` if the
     /// instruction loads no literal.
     pub(super) literal_load: fn(u32) -> Option<(i64, u64)>,
-    /// Returns the instructions that lead out of the code without a relocation. The function that it gets returns true
-    /// for a byte that has a relocation or is not an instruction.
-    pub(super) escapes: fn(&[u8], &dyn Fn(usize) -> bool) -> Vec<Escape>,
+    /// The instructions that lead out of the code without a relocation.
+    pub(super) escapes: EscapeSearch,
 }

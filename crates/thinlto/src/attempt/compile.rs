@@ -7,7 +7,7 @@ use klpx_diagnosis::Result;
 
 use super::Attempt;
 use crate::files;
-use crate::unit::{Compilation, OutputForm, SourceSide};
+use crate::unit::{Compilation, CompilationInput, OutputForm, SourceSide};
 use klpx_build_driver::each;
 
 impl Attempt<'_> {
@@ -46,7 +46,7 @@ impl Attempt<'_> {
     pub(super) fn recompile(&self, at: usize, records: &str) -> Result<Option<Compilation>> {
         let unit = &self.units[at];
         let options = self.options("compile", unit, records)?;
-        let what = (unit, SourceSide::Patched, OutputForm::Bitcode);
-        Ok(self.compiler.try_compile(what, "replayed", &options)?.ok())
+        let input = CompilationInput { unit, side: SourceSide::Patched, form: OutputForm::Bitcode };
+        Ok(self.compiler.try_compile(input, "replayed", &options)?.ok())
     }
 }

@@ -93,7 +93,7 @@ impl Attempt<'_> {
             }
         }
         let both = units.values().map(|unit| (&unit.original.functions, &unit.patched));
-        let mut known = KnownSameness::of(both);
+        let mut known = KnownSameness::compare(both);
         for at in (0..self.units.len()).filter(|at| !units.contains_key(at)) {
             self.distrust(at, &mut known)?;
         }

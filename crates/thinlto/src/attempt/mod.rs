@@ -199,7 +199,7 @@ impl Attempt<'_> {
         let Some(known) = &examined.known else {
             return Ok(same("a unit of the original does not come out as kbuild made it".to_owned(), plain));
         };
-        let again = self.recompiled((&before, &plain), examined, compiled)?;
+        let again = self.recompiled(&before, &plain, examined, compiled)?;
         let mut tried = again.is_some();
         // If the compilation again leaves a call alone, the backend may inline it. So both steps are replayed before
         // the result is judged.
@@ -236,7 +236,8 @@ impl Attempt<'_> {
     /// offers than from the plain build.
     fn recompiled(
         &self,
-        (before, plain): (&Before, &PatchedBuild),
+        before: &Before,
+        plain: &PatchedBuild,
         examined: &Examined,
         compiled: &[Compilation],
     ) -> Result<Option<PatchedBuild>> {

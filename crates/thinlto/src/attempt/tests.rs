@@ -154,7 +154,7 @@ fn others_must_not_be_able_to_import_less() {
 fn a_build_that_leaves_a_holder_out_is_refused() {
     let functions =
         |body: u128| -> Functions { [("edited".to_owned(), Identity { body, attributes: 1 })].into() };
-    let known = KnownSameness::of([(&functions(1), &functions(2))].into_iter());
+    let known = KnownSameness::compare([(&functions(1), &functions(2))].into_iter());
     let remarks = "a.c:1:1: 'edited' inlined into 'holder' with (cost=1, threshold=2) at callsite holder:1:1;\n\
                    a.c:1:1: 'leaf' inlined into 'bystander' with (cost=1, threshold=2) at callsite bystander:1:1;\n";
     let refused = |left_out: &[&str]| {

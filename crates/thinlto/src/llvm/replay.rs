@@ -156,7 +156,7 @@ mod tests {
         };
         let original = functions(&[("changed", 1, 1), ("other", 1, 1)]);
         let patched = functions(&[("changed", 2, 1), ("other", 1, 2), ("new", 1, 1)]);
-        KnownSameness::of([(&original, &patched)].into_iter())
+        KnownSameness::compare([(&original, &patched)].into_iter())
     }
 
     fn lines(original: &[InlineRemark<'_>], patched: &[InlineRemark<'_>]) -> Option<Vec<String>> {

@@ -35,7 +35,7 @@ const MADE_FOR_INCLUDE: [&[u8]; 2] = [b"INCLUDE_FILE", b"TRACE_SYSTEM"];
 
 impl Directives {
     /// Reads the text of a file.
-    pub(super) fn of(text: &[u8]) -> Directives {
+    pub(super) fn read(text: &[u8]) -> Directives {
         let mut found = Directives::default();
         for at in memchr::memchr_iter(b'#', text) {
             let rest = skip_blanks(&text[at + 1..]);
@@ -158,7 +158,7 @@ mod tests {
         let mark = |include: Include| {
             if include.quoted { format!("\"{}\"", include.path) } else { format!("<{}>", include.path) }
         };
-        Directives::of(text.as_bytes()).includes.into_iter().map(mark).collect()
+        Directives::read(text.as_bytes()).includes.into_iter().map(mark).collect()
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             ("#include\n", &[]),
         ];
         for (text, expected) in cases {
-            assert_eq!(Directives::of(text.as_bytes()).computed, expected, "{text:?}");
+            assert_eq!(Directives::read(text.as_bytes()).computed, expected, "{text:?}");
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
             ("#define _LINUX_A_H\n#define A \"text\"\n#define F(x) \"a.h\"\n#define N 1\n", vec![]),
         ];
         for (text, expected) in cases {
-            assert_eq!(Directives::of(text.as_bytes()).names, expected, "{text:?}");
+            assert_eq!(Directives::read(text.as_bytes()).names, expected, "{text:?}");
         }
     }
 }

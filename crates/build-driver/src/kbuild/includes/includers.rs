@@ -51,7 +51,7 @@ impl<'a> Includers<'a> {
         });
         let (near, far): (Vec<_>, Vec<_>) = can_include.partition(|(_, path)| folder(path) == home);
         let includes = |(at, from): &&(u32, &str)| {
-            let directives = self.texts(from).into_iter().flat_map(|text| Directives::of(&text).includes);
+            let directives = self.texts(from).into_iter().flat_map(|text| Directives::read(&text).includes);
             directives.into_iter().any(|include| self.files.meant(*at, &include).contains(&wanted))
         };
         let first = |all: &[(u32, &str)]| all.par_iter().find_first(includes).map(|(at, _)| *at);

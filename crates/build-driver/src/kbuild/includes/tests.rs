@@ -133,7 +133,7 @@ fn the_headers_that_rust_code_sees_are_known() {
         "takes lone.h's place"
     );
     assert!(!closed.may_include(bindings, &[], &["arch/x86/include/asm/new.h"], &list));
-    let of = |text: &str| RustSide::of(&Config::parse(text)).files().len();
+    let of = |text: &str| RustSide::from_config(&Config::parse(text)).files().len();
     assert_eq!(of("CONFIG_RUSTC_VERSION=1\n# CONFIG_RUST is not set\n"), 0);
     assert_eq!(of("CONFIG_RUST=y\n"), 2);
     assert_eq!(of("CONFIG_RUST=y\nCONFIG_RUST_INLINE_HELPERS=y\n"), 3);

@@ -90,7 +90,7 @@ impl<'a> Builder<'a> {
     /// Adds units that are compiled on the way to something else. Other rules make the programs for the build machine.
     fn ingredients(&mut self, records: &'a [FolderRecord]) {
         for record in records {
-            for made in record.made.iter().filter(|made| ObjectRule::of(&made.rule).is_compiled()) {
+            for made in record.made.iter().filter(|made| ObjectRule::from_name(&made.rule).is_compiled()) {
                 self.draft(&record.folder, &made.target);
             }
         }
@@ -126,7 +126,7 @@ impl<'a> Builder<'a> {
                 object: object.clone(),
                 target: (draft.target != object).then(|| draft.target.to_owned()),
                 folder: draft.folder.to_owned(),
-                rule: draft.made.map_or(ObjectRule::Unknown, |made| ObjectRule::of(&made.rule)),
+                rule: draft.made.map_or(ObjectRule::Unknown, |made| ObjectRule::from_name(&made.rule)),
                 source: draft.made.map_or(UnitSource::Unknown, |made| self.source(&made.source)),
                 home: draft.home(&module_ids),
                 traced: draft.made.is_some_and(|made| made.traced),
@@ -145,7 +145,7 @@ impl<'a> Builder<'a> {
 
     fn searched(&self, records: &[FolderRecord]) -> Vec<UnitSource> {
         let all = || records.iter().flat_map(|record| &record.made);
-        let mut compiled = all().filter(|made| ObjectRule::of(&made.rule).is_compiled());
+        let mut compiled = all().filter(|made| ObjectRule::from_name(&made.rule).is_compiled());
         if compiled.any(|made| made.searched.is_empty()) {
             return Vec::new();
         }

@@ -36,7 +36,7 @@ impl LinkedImage {
     fn read(path: &Path) -> Result<LinkedImage> {
         let file = ElfFile::open(path)?;
         let elf = file.parse()?;
-        let surveyed = Surveyed::of(path, &elf, Survey::measured(&elf))?;
+        let surveyed = Surveyed::new(path, &elf, Survey::measured(&elf))?;
         Ok(LinkedImage { surveyed, guarded: Guarded::read(&elf) })
     }
 }

@@ -55,6 +55,7 @@ static inline int klp_enable_patch(struct klp_patch *patch)
 { asm volatile("" : : "r"(patch) : "memory"); return patch->mod != THIS_MODULE; }
 "#;
 
+/// What scripts/module.lds.S and arch/arm64/include/asm/module.lds.h do with sections.
 const SCRIPT: &str = "SECTIONS {
     /DISCARD/ : { *(.discard.*) *(.comment) *(.note.*) }
     .text 0 : { *(.text .text.*) }
@@ -62,6 +63,7 @@ const SCRIPT: &str = "SECTIONS {
     .rodata 0 : { *(.rodata .rodata.*) }
     .bss 0 : { *(.bss .bss.*) }
     __patchable_function_entries 0 : { *(__patchable_function_entries) }
+    __kcfi_traps 0 : { KEEP(*(.kcfi_traps)) }
     .plt 0 : { BYTE(0) }
     .init.plt 0 : { BYTE(0) }
     .text.ftrace_trampoline 0 : { BYTE(0) }

@@ -150,7 +150,7 @@ pub(crate) const KERNELS: &[FixtureKernel] = &[
             profile: None,
         }),
         boot_modes: &[
-            BootMode { parameters: "cfi=kcfi", confirmation: "CFI: Using retpoline kCFI" },
+            BootMode { parameters: "cfi=kcfi", confirmation: "retpoline kCFI" },
             BootMode { parameters: "cfi=fineibt", confirmation: "FineIBT" },
         ],
         needs: &[Need::Clang, Need::Source, Need::Guest],

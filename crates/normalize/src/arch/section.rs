@@ -16,8 +16,11 @@ pub enum Policy {
 /// A kind of special section.
 #[derive(Debug)]
 pub struct TableKind {
-    /// Section name, or its start if the text ends with `*`.
+    /// Section name in a translation unit's object, or its start if the text ends with `*`.
     pub name: &'static str,
+    /// The name that a linker script gives the section in modules and in vmlinux (scripts/module.lds.S,
+    /// include/asm-generic/vmlinux.lds.h); `None` for the same name.
+    pub linked_name: Option<&'static str>,
     /// Entry forms: size in bytes, and the offsets in an entry where a relocation may stand. The first offset always
     /// has a relocation, which names the place in the function.
     pub forms: &'static [(u8, &'static [u8])],
@@ -35,7 +38,7 @@ pub(super) const fn table(
     policy: Policy,
     compared: bool,
 ) -> TableKind {
-    TableKind { name, forms, policy, companion: None, compared }
+    TableKind { name, linked_name: None, forms, policy, companion: None, compared }
 }
 
 use Policy::{Carry, Drop, Refuse, RuntimeConstant};
@@ -58,9 +61,11 @@ pub(super) static COMMON: [TableKind; 6] = [
 
 impl TableKind {
     pub(super) fn matches(&self, name: &[u8]) -> bool {
-        match self.name.strip_suffix('*') {
-            Some(start) => name.starts_with(start.as_bytes()),
-            None => name == self.name.as_bytes(),
-        }
+        let linked = self.linked_name.is_some_and(|linked| name == linked.as_bytes());
+        linked
+            || match self.name.strip_suffix('*') {
+                Some(start) => name.starts_with(start.as_bytes()),
+                None => name == self.name.as_bytes(),
+            }
     }
 }

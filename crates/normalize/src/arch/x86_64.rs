@@ -58,9 +58,10 @@ static SPECIAL_SECTIONS: [TableKind; 16] = [
     table(".ibt_endbr_seal", &[(4, &[0])], Drop("the function keeps its ENDBR"), false),
     table(".smp_locks", &[(4, &[0])], Drop("LOCK prefixes stay on a machine with one CPU"), true),
     table(".parainstructions", &[(16, &[0])], Carry, true),
-    table(".kcfi_traps", &[(4, &[0])], Carry, true),
+    TableKind { linked_name: Some("__kcfi_traps"), ..table(".kcfi_traps", &[(4, &[0])], Carry, true) },
     TableKind {
         name: ".orc_unwind_ip",
+        linked_name: None,
         forms: &[(4, &[0])],
         policy: Carry,
         companion: Some((".orc_unwind", 6)),

@@ -1,96 +1,12 @@
-//! The differences of a pair of objects in the words of the report: function, kind, reason, source line.
+//! Puts the differences of a pair of objects into the words of the report: function, kind, reason, source line.
 
-use klpx_build_driver::PlacedHunk;
 use klpx_diagnosis::Offset;
 use klpx_diff::{Difference, ItemChange, Reason};
 use klpx_inline_check::lines::{Lines, SourcePosition};
-use klpx_normalize::name::{is_apart, without_promotion};
 use klpx_normalize::object::{ItemId, Object};
 use rayon::prelude::*;
-use serde::Serialize;
 
-use crate::causes::Cause;
-use crate::inlining::Inlines;
-
-/// One changed or new function or data object.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// The kernel object that the function belongs to: `vmlinux` or a module's name.
-    pub object: String,
-    /// The function's name, without a `.llvm.<hash>`.
-    pub function: String,
-    /// What happened to the function.
-    pub kind: ChangeKind,
-    /// Why the function differs, where debug information tells.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-    /// The function's inlined copies of functions that the patch edits, those in the original first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub inlines: Vec<Inlines>,
-    /// The hunks that edit the function or what it inlines. Empty where debug information does not tell, or where no
-    /// hunk edits either.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hunks: Vec<PlacedHunk>,
-    /// One line for people.
-    pub why: String,
-    /// The source file of the first difference, or of a new function's beginning.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// The line in `file`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    /// All reasons, in words.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reasons: Vec<String>,
-}
-
-impl Finding {
-    /// Returns true for a piece of a function that lies apart (`f.cold`): the piece comes with its function and is not
-    /// counted as a function.
-    pub(crate) fn is_apart(&self) -> bool {
-        is_apart(self.function.as_bytes())
-    }
-
-    /// A function whose own code is the same, but that must use the new version of something: of a constant that the
-    /// patch changes, or of a function that ftrace can't reach.
-    pub(crate) fn user(
-        object_name: &str,
-        patched: &Object<'_>,
-        item: ItemId,
-        (constant, callee): (Option<ItemId>, Option<&str>),
-    ) -> Finding {
-        let why = match (constant, callee) {
-            (Some(constant), _) => format!("uses the changed constant {}", name(patched, constant)),
-            (None, Some(callee)) => format!("calls {callee}, which ftrace can't reach"),
-            // The function's unlikely part uses the changed function.
-            (None, None) => "uses a changed function that can't be replaced by itself".to_owned(),
-        };
-        Finding {
-            object: object_name.to_owned(),
-            function: name(patched, item),
-            kind: ChangeKind::Changed,
-            cause: None,
-            inlines: Vec::new(),
-            hunks: Vec::new(),
-            why,
-            file: None,
-            line: None,
-            reasons: Vec::new(),
-        }
-    }
-}
-
-/// What happened to an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChangeKind {
-    /// The item differs from the original's.
-    Changed,
-    /// The original does not have the item.
-    New,
-    /// Only the original has the item.
-    Removed,
-}
+use crate::finding::{ChangeKind, Finding, name};
 
 /// The findings of one list of changes.
 pub fn findings(
@@ -157,11 +73,6 @@ fn finding(
         line: position.map(|p| p.line),
         reasons: change.reasons.iter().map(in_words).collect(),
     }
-}
-
-/// An item's name without the hash that ThinLTO puts on it: the hash differs from build to build.
-pub fn name(object: &Object<'_>, item: ItemId) -> String {
-    String::from_utf8_lossy(without_promotion(object.item_name(item))).into_owned()
 }
 
 /// The source position of a place in a function, without the source tree's folder.

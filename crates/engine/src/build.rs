@@ -1,35 +1,27 @@
 //! Runs the stages of a build in their order.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use klpx_build_driver::packages::KernelFiles;
-use klpx_build_driver::{
-    AppliedPatch, ExternalPairs, PatchSet, PatchableKernel, Patched, Remade, UnitList, UnitPairs, Workspace,
-};
+use klpx_build_driver::{AppliedPatch, PatchSet, PatchableKernel, Workspace};
 use klpx_diagnosis::{Note, Result, codes, words};
 use klpx_klp_emit::callers::Elsewhere;
 
-use crate::change_set::{self, Analysis, PairFiles};
+use crate::change_set::Analysis;
+use crate::compiled::CompiledPairs;
 use crate::elsewhere::SearchedKernel;
 use crate::events::{Events, Stage};
 use crate::holders::{self, LeftOut, Unaffected};
-use crate::inlining::OriginalInlinings;
 use crate::layouts::PairTypes;
 use crate::locate::{self, LocatedKernel};
 use crate::module::ModuleSource;
+use crate::pairs::PairFiles;
 use crate::request::Request;
 use crate::results::{FinishedModule, KernelFacts, ObjectFiles, Results};
+use crate::running::Build;
 use crate::sign::{self, ModuleSigner};
 use crate::target::TargetKernelFiles;
-use crate::{elsewhere, external, inputs, places, thin, units, whole};
-
-/// A build that is under way.
-pub(crate) struct Build<'a> {
-    pub(crate) request: &'a Request,
-    pub(crate) events: &'a dyn Events,
-    pub(crate) results: &'a mut Results,
-}
+use crate::{elsewhere, external, inputs, pairs, places, thin, units, whole};
 
 /// Builds a livepatch module and checks it. `results` keeps what was found even when the build fails.
 ///
@@ -37,39 +29,6 @@ pub(crate) struct Build<'a> {
 /// Returns whatever makes the module impossible, or shows that the module would be wrong.
 pub fn build(request: &Request, events: &dyn Events, results: &mut Results) -> Result<FinishedModule> {
     Build { request, events, results }.run()
-}
-
-/// The objects of the original and the patched source, and what is known of the objects before they are read.
-pub(crate) struct CompiledPairs<'a> {
-    pub(crate) pairs: Vec<PairFiles>,
-    pub(crate) originals: OriginalInlinings<'a>,
-    pub(crate) remade: Remade,
-    /// Functions that inline what the patch edits, in objects that belong to no pair.
-    pub(crate) left_out: Vec<LeftOut>,
-    /// Names that denote something else in the patched objects of other units.
-    pub(crate) moved: BTreeSet<Vec<u8>>,
-    /// The source tree that was given to the compiler.
-    pub(crate) tree: PathBuf,
-    pub(crate) work: Work,
-    /// The kernel's units, if further units can be compiled.
-    pub(crate) list: Option<UnitList>,
-}
-
-/// Keeps the folder of the patched objects alive for as long as they are needed.
-pub(crate) enum Work {
-    Units(UnitPairs),
-    External(ExternalPairs),
-    Whole(Patched),
-}
-
-impl Work {
-    fn dir(&self) -> &Path {
-        match self {
-            Work::Units(units) => units.work_dir(),
-            Work::External(made) => made.work_dir(),
-            Work::Whole(patched) => patched.work_dir(),
-        }
-    }
 }
 
 impl Build<'_> {
@@ -98,8 +57,8 @@ impl Build<'_> {
         let mut elsewhere = Elsewhere::new();
         let folders = [compiled.tree.clone(), workspace.source_dir()];
         loop {
-            let files = change_set::open(&compiled.pairs)?;
-            let objects = change_set::read(&files, &folders)?;
+            let files = pairs::open(&compiled.pairs)?;
+            let objects = pairs::read(&files, &folders)?;
             let analysis = Analysis::new(&objects, &mut compiled);
             if let Some(list) = &compiled.list {
                 let searched = SearchedKernel { workspace: &workspace, list, target: &target };
@@ -178,19 +137,6 @@ impl Build<'_> {
         self.note(prepared.notes());
         self.note(kernel.units_with_lists().map(lists).as_slice());
         Ok((kernel, prepared, files))
-    }
-
-    /// Reports notes and keeps them in the results.
-    pub(crate) fn note(&mut self, notes: &[Note]) {
-        for note in notes {
-            self.events.note(note);
-            self.results.notes.push(note.clone());
-        }
-    }
-
-    /// Reports the folder in which the objects of this run are kept.
-    pub(crate) fn kept(&self, folder: &Path) {
-        self.events.note(&format!("the objects of this run are in {}", folder.display()));
     }
 }
 

@@ -8,38 +8,10 @@ use klpx_build_driver::{AppliedPatch, PlacedHunk};
 use klpx_diff::{Difference, ItemChange};
 use klpx_normalize::name::without_promotion;
 use klpx_normalize::object::{ItemId, Object, Target};
-use serde::Serialize;
 
-use crate::analysis::{self, Finding};
-use crate::change_set::PairObjects;
+use crate::finding::{self, Cause, Finding};
 use crate::inlining::{DeclaredFunction, Inlines, Inlining};
-
-/// Why a function differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cause {
-    /// The patch edits the function's lines.
-    Edited,
-    /// The function holds an inlined copy of a function that the patch edits.
-    Inlines,
-    /// The function was inlined into a function that changed, and is now out of line.
-    InlinedNoLonger,
-    /// The function refers to a function that changed, and the compiler relied on something that no longer holds of it.
-    ReliesOn,
-    /// A function that changed refers to this one, so this one's arguments, or its calls from elsewhere, may differ.
-    CalledBy,
-    /// The compiler inlines other functions into this one than before, and no cause above applies.
-    InlinesOtherwise,
-    /// No cause above applies: a decision of the compiler, or a change of a macro, a type or a datum.
-    Otherwise,
-}
-
-impl Cause {
-    /// Returns true if no change of the patch is known to lead to the function.
-    pub(crate) fn is_unexplained(self) -> bool {
-        matches!(self, Cause::InlinesOtherwise | Cause::Otherwise)
-    }
-}
+use crate::pairs::PairObjects;
 
 /// The debug information of both builds of an object, and the patch between them.
 #[derive(Clone, Copy)]
@@ -106,7 +78,7 @@ pub(crate) fn explain(
 ) {
     let changes = &difference.functions;
     let references = ChangeReferences::find(pair, changes);
-    let name = |n: usize| analysis::name(&pair.patched, changes[n].patched);
+    let name = |n: usize| finding::name(&pair.patched, changes[n].patched);
     for ((n, change), finding) in changes.iter().enumerate().zip(findings) {
         let Some(edited) = both.is_edited(pair, change) else { continue };
         finding.inlines = both.inlines(pair, change);

@@ -12,8 +12,8 @@ use klpx_normalize::object::{ItemId, Object, Target};
 use klpx_verify::inspect::{self, LivepatchSymbol};
 use object::endian::LittleEndian as LE;
 
-use crate::analysis;
-use crate::change_set::PairObjects;
+use crate::finding;
+use crate::pairs::PairObjects;
 
 /// The code of a function, or of a function's unlikely part, in both builds.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl Code {
         let counterpart = |item: ItemId| difference.original_of(item).map(|item| (&pair.original, item));
         Code {
             object: pair.name.to_owned(),
-            function: analysis::name(&pair.patched, patched),
+            function: finding::name(&pair.patched, patched),
             original: original.map(|item| body(&pair.original, item, &|_| None)),
             patched: body(&pair.patched, patched, &counterpart),
         }

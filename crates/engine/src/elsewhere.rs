@@ -10,8 +10,9 @@ use klpx_klp_emit::image::{Exports, Image, TargetKernel};
 use klpx_klp_emit::plan::ComparedUnit;
 use klpx_klp_emit::users::{self, FunctionUsers};
 
-use crate::build::Build;
-use crate::change_set::{Analysis, PairObjects};
+use crate::change_set::Analysis;
+use crate::pairs::PairObjects;
+use crate::running::Build;
 use crate::target::TargetKernelFiles;
 
 /// The most callers that klpx replaces, and the most units that it compiles, because ftrace can't reach a function.

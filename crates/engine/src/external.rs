@@ -7,11 +7,12 @@ use klpx_build_driver::{AppliedPatch, ExternalPair, ExternalSource, Remade, Work
 use klpx_diagnosis::{Diagnosis, Result, words};
 use klpx_klp_emit::image::module_name;
 
-use crate::build::{Build, CompiledPairs, Work};
-use crate::change_set::{PairFiles, UnitOf};
+use crate::compiled::{CompiledPairs, Work};
 use crate::events::Stage;
 use crate::inlining::OriginalInlinings;
+use crate::pairs::{PairFiles, UnitOf};
 use crate::request::ExternalModule;
+use crate::running::Build;
 use crate::target::{self, TargetKernelFiles};
 
 /// Lets kbuild build the module from both sources.

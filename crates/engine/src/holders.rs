@@ -16,8 +16,8 @@ use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Note, Result, codes};
 use klpx_diff::Difference;
 use serde::Serialize;
 
-use crate::change_set::PairObjects;
 use crate::inlining::{Holder, Inlines, Inlining, OriginalInlinings};
+use crate::pairs::PairObjects;
 use klpx_diagnosis::words;
 
 /// A holder whose code is the same in both builds.

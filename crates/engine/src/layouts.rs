@@ -14,9 +14,9 @@ use klpx_normalize::elf::Elf;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::analysis::Finding;
-use crate::causes::Cause;
-use crate::change_set::{Analysis, PairObjects};
+use crate::change_set::Analysis;
+use crate::finding::{Cause, Finding};
+use crate::pairs::PairObjects;
 use crate::trace_events::TraceEvents;
 
 /// A changed type, or a changed `__init` function, that the user accepts.
@@ -237,7 +237,7 @@ pub(crate) fn check_boot(booted: &[Finding], allowed: &[String]) -> Result<Vec<A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::ChangeKind;
+    use crate::finding::ChangeKind;
 
     fn left_out(function: &str, cause: Option<Cause>) -> Finding {
         Finding {

@@ -16,7 +16,7 @@
 //!    describe them. This chapter has every table of facts about architectures and kernel versions.
 //! 4. **What differs** ([`klpx_diff`]). Items of both builds are paired and compared. The result is the change set.
 //! 5. **What the compiler did** ([`klpx_inline_check`]) and **what lives in memory** ([`klpx_layout`]). Debug information
-//!    explains the change set ([`causes`], [`holders`]) and vetoes: objects that live when the livepatch is loaded keep
+//!    explains the change set ([`finding::Cause`], [`holders`]) and vetoes: objects that live when the livepatch is loaded keep
 //!    their layout ([`Accepted`]).
 //! 6. **The module** ([`klpx_klp_emit`]). What has to be copied, what each reference is bound to in the kernel to be patched,
 //!    and how the file is written.
@@ -28,22 +28,27 @@
 pub mod analysis;
 mod bound;
 mod build;
-pub mod causes;
+mod causes;
 mod change_set;
 pub mod code;
+mod compiled;
 mod edits;
 mod elsewhere;
 mod events;
 mod external;
+pub mod finding;
 pub mod holders;
 pub mod inlining;
 mod inputs;
 mod layouts;
 mod locate;
 mod module;
+mod overlays;
+mod pairs;
 mod places;
 mod request;
 mod results;
+mod running;
 mod sign;
 pub mod stabilise;
 mod target;

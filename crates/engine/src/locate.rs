@@ -9,7 +9,7 @@ use klpx_build_driver::process::Runner;
 use klpx_build_driver::{KernelOptions, SourceTree, cache};
 use klpx_diagnosis::{Diagnosis, Result};
 
-use crate::build::Build;
+use crate::running::Build;
 
 /// The kernel's files, and the options for the build driver.
 pub(crate) struct LocatedKernel {

@@ -20,15 +20,16 @@ use klpx_normalize::notes;
 use klpx_normalize::object::ItemId;
 use klpx_verify::{KernelFilesTarget, KernelObject, Verified, inspect};
 
-use crate::analysis::{self, ChangeKind, Finding};
 use crate::bound::{self, KernelReference};
-use crate::build::Build;
-use crate::change_set::{Analysis, PairObjects};
+use crate::change_set::Analysis;
 use crate::code::{self, Code};
 use crate::events::Stage;
+use crate::finding::{self, ChangeKind, Finding};
 use crate::inputs;
 use crate::layouts::{self, PairTypes};
+use crate::pairs::PairObjects;
 use crate::results::{FinishedModule, ObjectFiles, Results, UnitFacts};
+use crate::running::Build;
 use crate::target::TargetKernelFiles;
 use crate::transition;
 use klpx_diagnosis::words;
@@ -212,7 +213,7 @@ impl ModuleSource<'_> {
         for (n, (pair, difference)) in self.objects.iter().zip(&self.analysis.differences).enumerate() {
             let held = |&item: &ItemId| pair.patched.item(item).code && closure.has(n, Piece::Item(item));
             for item in pair.patched.item_ids().filter(held) {
-                let name = code::whole_name(&analysis::name(&pair.patched, item));
+                let name = code::whole_name(&finding::name(&pair.patched, item));
                 if names.contains(&(pair.name, name.as_str())) {
                     all.push(Code::read(pair, difference, item));
                 }

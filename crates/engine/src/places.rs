@@ -10,7 +10,8 @@ use klpx_layout::Declarations;
 use klpx_normalize::object::{ItemId, Object};
 
 use crate::analysis;
-use crate::change_set::PairObjects;
+use crate::finding;
+use crate::pairs::PairObjects;
 use crate::trace_events::TraceEvents;
 
 /// The failure with missing files and lines filled in, and with the trace events from whose definitions macros made
@@ -47,7 +48,7 @@ fn completed(place: &DiagnosisPlace, objects: &[PairObjects<'_>], tree: &Path) -
 /// file, known by its base name.
 fn is_meant(object: &Object<'_>, item: ItemId, symbol: &str, file: Option<&str>) -> bool {
     let own = || object.file_name(object.symbol_file(object.item(item).symbol));
-    analysis::name(object, item) == symbol && file.is_none_or(|file| file.as_bytes() == own())
+    finding::name(object, item) == symbol && file.is_none_or(|file| file.as_bytes() == own())
 }
 
 /// The source position of a function's code, or of a variable's declaration.

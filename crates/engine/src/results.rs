@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use klpx_diagnosis::Note;
+use klpx_thinlto::Level;
 use klpx_verify::Verified;
 use serde::Serialize;
 
-use crate::analysis::Finding;
 use crate::bound::KernelReference;
 use crate::code::Code;
+use crate::finding::Finding;
 use crate::holders::Unaffected;
 use crate::inputs::Input;
 use crate::layouts::Accepted;
-use crate::stabilise::Stabilised;
 use crate::transition::Waiting;
 
 /// Everything that a report can tell about a build. Each stage adds to it; a failed build keeps what it found.
@@ -132,6 +132,22 @@ pub struct ObjectFiles {
     pub claims: BTreeMap<u32, Option<u32>>,
     /// Weak symbols of the original, by index, in whose place the kernel uses another unit's symbol.
     pub gave_way: Vec<u32>,
+}
+
+/// What the stabilised rebuild did to one kernel object.
+#[derive(Debug, Serialize)]
+pub struct Stabilised {
+    /// The object: of a ThinLTO link, or of a single unit without LTO.
+    pub(crate) object: String,
+    /// The level that was reached.
+    pub(crate) level: Level,
+    /// Functions of the touched units that differ in the plain build.
+    pub(crate) plain: usize,
+    /// Functions of the touched units that differ in the chosen build.
+    pub(crate) taken: usize,
+    /// Why no higher level was reached, if one was requested.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) why: String,
 }
 
 /// A finished module.

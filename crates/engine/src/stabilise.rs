@@ -7,28 +7,11 @@ use klpx_build_driver::{AppliedPatch, CompilerFamily, UnitPairs, Workspace, each
 use klpx_diagnosis::{Result, words};
 use klpx_thinlto::single::{self, Single, SingleSetup};
 use klpx_thinlto::{Level, ObjectResult, ReplayOutcome, SourceSide};
-use serde::Serialize;
 
-use crate::build::Build;
 use crate::events::Events;
-use crate::results::Results;
-use crate::thin;
-
-/// What the stabilised rebuild did to one kernel object.
-#[derive(Debug, Serialize)]
-pub struct Stabilised {
-    /// The object: of a ThinLTO link, or of a single unit without LTO.
-    object: String,
-    /// The level that was reached.
-    level: Level,
-    /// Functions of the touched units that differ in the plain build.
-    plain: usize,
-    /// Functions of the touched units that differ in the chosen build.
-    taken: usize,
-    /// Why no higher level was reached, if one was requested.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    why: String,
-}
+use crate::overlays::overlays;
+use crate::results::{Results, Stabilised};
+use crate::running::Build;
 
 /// Reports which level an object reached.
 pub(crate) fn report_level(object: &str, made: &ObjectResult, events: &dyn Events, results: &mut Results) {
@@ -81,7 +64,7 @@ pub(crate) fn single_units(
         return Ok(());
     }
     let work = pairs.work_dir().join("inlining");
-    let overlays = thin::overlays(workspace, prepared, &work)?;
+    let overlays = overlays(workspace, prepared, &work)?;
     let candidates: Vec<usize> = (0..pairs.pairs.len())
         .filter(|&at| !pairs.pairs[at].is_new && !pairs.pairs[at].unit.objects.is_empty())
         .collect();

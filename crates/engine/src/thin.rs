@@ -8,13 +8,15 @@ use klpx_build_driver::kbuild::Home;
 use klpx_build_driver::{
     AppliedPatch, Remade, TouchedUnit, TouchedUnits, UnitPair, UnitPairs, VMLINUX, Workspace,
 };
-use klpx_diagnosis::{Diagnosis, Result, words};
+use klpx_diagnosis::{Result, words};
 use klpx_thinlto as thinlto;
 
-use crate::build::{Build, CompiledPairs, Work};
-use crate::change_set::{PairFiles, UnitOf};
+use crate::compiled::{CompiledPairs, Work};
 use crate::events::Stage;
 use crate::inlining::OriginalInlinings;
+use crate::overlays::overlays;
+use crate::pairs::{PairFiles, UnitOf};
+use crate::running::Build;
 use crate::{stabilise, units};
 
 /// Compiles what the patch reaches to native code, from both sources.
@@ -164,26 +166,6 @@ fn pair_files(object: &str, pair: thinlto::NativePair, units: KernelUnits<'_>) -
         patched: pair.patched,
         unit: Some(UnitOf { path: pair.unit, exports, is_new: pair.is_new }),
     })
-}
-
-/// Makes overlays that show the patched files to the compiler. The source tree stays as it is.
-pub(crate) fn overlays(
-    workspace: &Workspace,
-    prepared: &AppliedPatch,
-    work: &Path,
-) -> Result<thinlto::Overlays> {
-    let (folder, source) = (work.join("source"), workspace.source_dir());
-    let mut shown = Vec::new();
-    for (path, text) in prepared.patched_files() {
-        let file = folder.join(path);
-        let parent = file.parent().unwrap_or(&folder);
-        std::fs::create_dir_all(parent).map_err(|error| Diagnosis::io("create", parent, &error))?;
-        std::fs::write(&file, text).map_err(|error| Diagnosis::io("write", &file, &error))?;
-        shown.push((source.join(path), file));
-    }
-    let patched = work.join("patched.yaml");
-    thinlto::write_overlay(&patched, &shown)?;
-    Ok(thinlto::Overlays { original: None, patched: Some(patched) })
 }
 
 /// `vmlinux`, or the module's name.

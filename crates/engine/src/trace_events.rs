@@ -7,7 +7,7 @@ use klpx_diagnosis::Diagnosis;
 use klpx_normalize::name::{EVENT, EVENT_CLASS, made_for_event};
 use klpx_normalize::object::Object;
 
-use crate::change_set::PairObjects;
+use crate::pairs::PairObjects;
 
 /// The trace events whose definitions are compiled into a set of objects.
 #[derive(Default)]

@@ -7,10 +7,11 @@ use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes, words};
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
 
-use crate::build::{Build, CompiledPairs, Work};
-use crate::change_set::{PairFiles, UnitOf};
+use crate::compiled::{CompiledPairs, Work};
 use crate::events::Stage;
 use crate::inlining::OriginalInlinings;
+use crate::pairs::{PairFiles, UnitOf};
+use crate::running::Build;
 use crate::stabilise;
 
 /// Compiles the touched units from both sources.

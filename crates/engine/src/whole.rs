@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use klpx_build_driver::{AppliedPatch, ObjectPair, Patched, Workspace};
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes, words};
 
-use crate::build::{Build, CompiledPairs, Work};
-use crate::change_set::{PairFiles, unchanged};
+use crate::change_set::unchanged;
+use crate::compiled::{CompiledPairs, Work};
 use crate::events::Stage;
 use crate::holders;
 use crate::inlining::OriginalInlinings;
+use crate::pairs::PairFiles;
+use crate::running::Build;
 
 /// Builds the objects that differ.
 pub(crate) fn compile<'a>(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use klpx_build_driver::Given;
 use klpx_build_driver::packages::WantedKernel;
 use klpx_diagnosis::{Diagnosis, Failure, Result, codes};
-use klpx_engine::analysis::{ChangeKind, Finding};
+use klpx_engine::finding::{ChangeKind, Finding};
 use klpx_engine::{ExternalModule, FinishedModule, ModuleInfo, Request, Results, code};
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_diff::{Difference, ItemChange, ItemEvidence};
-use klpx_engine::analysis::{self, Finding};
+use klpx_engine::analysis;
+use klpx_engine::finding::{ChangeKind, Finding};
 use klpx_inline_check::lines::Lines;
 use klpx_inline_check::sections::DebugSections;
 use klpx_normalize::arch::Arch;
@@ -158,8 +159,7 @@ fn summary(original: &Object<'_>, patched: &Object<'_>, d: &Difference, name: &s
     let lines = Lines::read(&sections);
     let mut list = |changes: &[ItemChange], what: &str| {
         for f in analysis::findings(name, "", patched, &lines, changes) {
-            let kind =
-                format!("{} {what}", if f.kind == analysis::ChangeKind::New { "new" } else { "changed" });
+            let kind = format!("{} {what}", if f.kind == ChangeKind::New { "new" } else { "changed" });
             rows.push(vec![kind, f.function, f.why]);
         }
     };

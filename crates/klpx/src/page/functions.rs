@@ -1,9 +1,8 @@
 //! A section for each function in the module: why it is there, which hunk caused it, its code from both sources, what
 //! it inlines and which functions inline it, what it refers to.
 
-use klpx_engine::analysis::{ChangeKind, Finding};
-use klpx_engine::causes::Cause;
 use klpx_engine::code::{Code, ModuleFunction, whole_name};
+use klpx_engine::finding::{Cause, ChangeKind, Finding};
 use klpx_engine::inlining::Inlines;
 use maud::{Markup, html};
 

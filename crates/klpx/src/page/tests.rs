@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use klpx_diagnosis::{Note, codes};
-use klpx_engine::analysis::{ChangeKind, Finding};
-use klpx_engine::causes::Cause;
 use klpx_engine::code::{Code, CodeReference, Filled, FunctionBody, ModuleFunction};
+use klpx_engine::finding::{Cause, ChangeKind, Finding};
 use klpx_engine::inlining::{InlinedCall, Inlines};
 use klpx_engine::{Accepted, KernelFacts, KernelReference, Results, UnitFacts, WaitKind, Waiting};
 use klpx_normalize::arch::Arch;

@@ -110,7 +110,7 @@ impl Links {
                     continue;
                 }
                 let recorded = workspace.link(&object, list, build.events)?;
-                let link = thinlto::Link::read(&context, Path::new(&object), &recorded)?;
+                let link = context.link(Path::new(&object), &recorded)?;
                 objects.insert(object, thinlto::TouchedObject { link, units: Vec::new(), added: Vec::new() });
             }
         }

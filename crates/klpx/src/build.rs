@@ -12,6 +12,7 @@ use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect;
 
 use crate::args::{BuildArgs, TestArgs};
+use crate::json;
 use crate::output::OutputFile;
 use crate::page;
 use crate::progress::ShownSteps;
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &BuildArgs, out: &mut impl Write) -> Result<()> {
     if let Err(failure) = &result {
         report.fail(failure);
     }
-    let written = place.map(|place| place.write(report::to_text(&report)?.as_bytes()));
+    let written = place.map(|place| place.write(json::to_text(&report)?.as_bytes()));
     Failure::both(result, written.unwrap_or(Ok(())))
 }
 

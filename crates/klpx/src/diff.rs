@@ -110,7 +110,7 @@ fn json(
         unsettled: open(original, patched, d),
         matched: matched(original, patched, d),
     };
-    crate::report::to_text(&json)
+    crate::json::to_text(&json)
 }
 
 /// An item's name as the file has it, with all suffixes.

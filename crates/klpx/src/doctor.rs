@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::args::Doctor;
 use crate::progress::{ProgressForm, ShownSteps};
 use crate::wanted::wanted;
-use crate::{render, report};
+use crate::{json, render};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Doctor, out: &mut impl Write) -> Result<()> {
     }
     problems.extend(capability.iter().flat_map(|capability| capability.problems.iter().cloned()));
     let text = if args.json {
-        report::to_text(&DoctorJson::new(&survey, &shortage, capability.as_ref(), &problems))?
+        json::to_text(&DoctorJson::new(&survey, &shortage, capability.as_ref(), &problems))?
     } else {
         text(&survey, &shortage, capability.as_ref(), problems.is_empty())
     };

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::Inspect;
 use crate::output::OutputFile;
 use crate::signer::Signed;
-use crate::{page, render, report};
+use crate::{json, page, render, report};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
@@ -121,7 +121,7 @@ fn json(module: &Module, signed: &Signed) -> Result<String> {
         .iter()
         .map(|r| json!({"object": r.object, "section": r.target, "count": r.count}))
         .collect();
-    report::to_text(&json!({
+    json::to_text(&json!({
         "schema": SCHEMA,
         "info": info,
         "replace": module.replace,

@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod inline_check;
 mod inspect;
+mod json;
 mod listing;
 mod log;
 mod manual;

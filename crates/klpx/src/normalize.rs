@@ -68,7 +68,7 @@ fn json(args: &Normalize, census: &Census) -> Result<String> {
             json!({"name": shared.base, "promoted": shared.promoted, "symbols": members})
         })
         .collect();
-    crate::report::to_text(&json!({
+    crate::json::to_text(&json!({
         "schema": SCHEMA,
         "object": args.object.display().to_string(),
         "symbols": census.symbols,

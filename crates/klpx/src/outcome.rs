@@ -7,7 +7,7 @@ use klpx_guest::TaskVerdict;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{render, report};
+use crate::{json, render};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
@@ -80,7 +80,7 @@ impl TrialOutcome {
 
     /// The outcome as JSON; `livepatch` is the module's name.
     pub(crate) fn json(&self, livepatch: &str) -> Result<String> {
-        report::to_text(&json!({
+        json::to_text(&json!({
             "schema": SCHEMA,
             "release": self.release,
             "livepatch": livepatch,

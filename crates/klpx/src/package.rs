@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args;
 use crate::output::OutputFile;
-use crate::{render, report};
+use crate::{json, render};
 
 /// Schema version of the JSON.
 const SCHEMA: u32 = 1;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::PackageArgs, out: &mut impl Write) -> Result<()> 
         rows.push(vec![livepatch.release.clone(), livepatch.name.clone(), path]);
     }
     let text = match args.json {
-        true => report::to_text(&json!({"schema": SCHEMA, "packages": list}))?,
+        true => json::to_text(&json!({"schema": SCHEMA, "packages": list}))?,
         false => render::table(&rows),
     };
     out.write_all(text.as_bytes())

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_diagnosis::{Diagnosis, Failure, Result, codes, words};
+use klpx_diagnosis::{Diagnosis, Failure, Result, words};
 use klpx_engine::{FinishedModule, Results};
-use klpx_terminal::terminal::json;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -100,14 +99,4 @@ impl Report {
 /// The SHA-256 of bytes, in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     words::hexadecimal(&Sha256::digest(bytes))
-}
-
-/// Pretty JSON with a newline at its end.
-pub(crate) fn to_text(value: &impl Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| {
-        Diagnosis::new(&codes::INTERNAL, "can't write JSON", e.to_string(), klpx_diagnosis::REPORT)
-    })?;
-    let mut text = json(&text).into_owned();
-    text.push('\n');
-    Ok(text)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::plan::Package;
+use crate::package::Package;
 
 /// An entry of Debian's changelog (deb-changelog(5)).
 pub(crate) fn debian(package: &Package) -> String {

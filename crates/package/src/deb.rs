@@ -8,7 +8,7 @@ use std::process::Command;
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::files;
-use crate::plan::{Format, Package, folded};
+use crate::package::{Format, Package, folded};
 use crate::scripts::{self, DEBIAN};
 
 /// The bytes of a package. No other process uses the folder `scratch`.

@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::{Compression, GzBuilder};
 use klpx_diagnosis::{Diagnosis, Result};
 
-use crate::plan::{Format, Package};
+use crate::package::{Format, Package};
 use crate::{changelog, provenance};
 
 /// The module has the licence that it names. The other files of a package describe how the module was made.

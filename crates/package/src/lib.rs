@@ -8,10 +8,11 @@ mod changelog;
 mod deb;
 mod files;
 mod livepatch;
+mod package;
 mod plan;
 mod provenance;
 mod rpm;
 mod scripts;
 
 pub use livepatch::PackagedLivepatch;
-pub use plan::{About, Format, Package};
+pub use package::{About, Format, Package};

@@ -3,7 +3,7 @@
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use rpm::{BuildConfig, CompressionType, Dependency, FileOptions, PackageBuilder};
 
-use crate::plan::{Format, Package, folded};
+use crate::package::{Format, Package, folded};
 use crate::scripts::{self, When};
 use crate::{changelog, files};
 

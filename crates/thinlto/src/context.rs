@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use klpx_build_driver::Workspace;
 use klpx_build_driver::process::Runner;
+use klpx_build_driver::{RecordedCommands, Workspace};
+use klpx_diagnosis::{Diagnosis, Result, codes};
 
-use crate::link::Archiver;
+use crate::files;
+use crate::link::{Archiver, Link};
 use crate::linker::Linker;
 
 /// One kernel.
@@ -53,8 +55,32 @@ impl<'a> Context<'a> {
         Linker { program: &self.ld, runner: self.runner }
     }
 
-    pub(crate) fn archiver(&self) -> Archiver<'_> {
+    fn archiver(&self) -> Archiver<'_> {
         Archiver { build: &self.build, program: &self.ar, runner: self.runner }
+    }
+
+    /// The link of an object, read from kbuild's record. The result is kept.
+    ///
+    /// # Errors
+    /// Fails if the record holds no link that klpx understands.
+    pub fn link(&self, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
+        let path = self.store_of(object).join("link.json");
+        if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(link);
+        }
+        let Some(link) = Link::parse(recorded, object, self.archiver())? else {
+            let what = format!("kbuild's record of {} holds no link", object.display());
+            return Err(Diagnosis::new(
+                &codes::NO_COMMAND,
+                what,
+                "klpx repeats the link with the command that kbuild recorded",
+                "report this object and the kernel's version",
+            )
+            .into());
+        };
+        let text = serde_json::to_vec(&link).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
+        files::keep(&path, text)?;
+        Ok(link)
     }
 
     /// The folder where results about one kernel object are kept.

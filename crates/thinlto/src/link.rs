@@ -8,7 +8,6 @@ use klpx_build_driver::process::{Call, Runner};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
 use crate::files;
 
 /// A relocatable link with all its inputs listed.
@@ -46,31 +45,12 @@ pub(crate) struct Archiver<'a> {
 }
 
 impl Link {
-    /// The link of an object, read from kbuild's record. The result is kept.
-    ///
-    /// # Errors
-    /// Fails if the record holds no link that klpx understands.
-    pub fn read(context: &Context<'_>, object: &Path, recorded: &RecordedCommands) -> Result<Link> {
-        let path = context.store_of(object).join("link.json");
-        if let Some(link) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-            return Ok(link);
-        }
-        let Some(link) = Link::parse(recorded, object, context.archiver())? else {
-            let what = format!("kbuild's record of {} holds no link", object.display());
-            return Err(Diagnosis::new(
-                &codes::NO_COMMAND,
-                what,
-                "klpx repeats the link with the command that kbuild recorded",
-                "report this object and the kernel's version",
-            )
-            .into());
-        };
-        let text = serde_json::to_vec(&link).map_err(|error| Diagnosis::io("write", &path, &error.into()))?;
-        files::keep(&path, text)?;
-        Ok(link)
-    }
-
-    fn parse(recorded: &RecordedCommands, object: &Path, archiver: Archiver<'_>) -> Result<Option<Link>> {
+    /// Reads the link of an object from kbuild's record; `None` if the record holds no link.
+    pub(crate) fn parse(
+        recorded: &RecordedCommands,
+        object: &Path,
+        archiver: Archiver<'_>,
+    ) -> Result<Option<Link>> {
         let Some((_, words)) = recorded.link() else { return Ok(None) };
         let mut link =
             Link { object: object.to_owned(), flags: Vec::new(), inputs: Vec::new(), script: None };

@@ -7,7 +7,7 @@ use klpx_inline_check::survey::{
 use serde_json::{Value, json};
 
 use super::{EqualCalls, Surveyed, calls, function};
-use crate::report::to_text;
+use crate::json::to_text;
 
 /// The schema version.
 pub(super) const SCHEMA: u32 = 1;

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::kept::BuildFigures;
 use super::{ConsistentOutcome, Half};
 use crate::inline_check::about;
+use crate::json::to_text;
 use crate::render::{self, count, plural};
-use crate::report::to_text;
 
 impl ConsistentOutcome<'_> {
     /// Returns true if another build would be the same.

@@ -19,59 +19,62 @@ impl Shift {
         Shift { item, moved: None }
     }
 
-    /// The kernel's offset for one of ours: that of the instruction there, or of the first one after it.
+    /// Returns the offset in the kernel's code for an offset in the witness: the offset of the same instruction, or of the
+    /// first instruction behind it.
     pub(crate) fn apply(&self, offset: i64) -> Option<i64> {
         let Some(moved) = &self.moved else { return Some(offset) };
         if offset <= 0 {
             return Some(offset);
         }
-        let n = moved.partition_point(|&(ours, _)| (ours as i64) < offset);
-        moved.get(n).map(|&(_, theirs)| theirs as i64)
+        let n = moved.partition_point(|&(witness_start, _)| (witness_start as i64) < offset);
+        moved.get(n).map(|&(_, image_start)| image_start as i64)
     }
 }
 
 /// One instruction in both bodies. Offsets are from the entries.
 pub(crate) struct InstructionPair {
     /// The offset in klpx's build.
-    pub(crate) ours: u64,
-    our_end: u64,
+    pub(crate) witness_start: u64,
+    witness_end: u64,
     /// The offset in the kernel's.
-    pub(crate) theirs: u64,
-    their_end: u64,
+    pub(crate) image_start: u64,
+    image_end: u64,
     /// True for a jump or call with a fixed target.
     pub(crate) branch: bool,
-    our_target: i64,
+    witness_target: i64,
     /// The target of the kernel's branch, from the entry.
-    pub(crate) their_target: i64,
+    pub(crate) image_target: i64,
 }
 
 impl InstructionPair {
-    /// Returns true if a place of our body lies in this instruction.
+    /// Returns true if a place of the witness lies in this instruction.
     pub(crate) fn holds(&self, place: u64) -> bool {
-        (self.ours..self.our_end).contains(&place)
+        (self.witness_start..self.witness_end).contains(&place)
     }
 
     /// The length of the kernel's instruction in bytes.
-    pub(crate) fn their_length(&self) -> u64 {
-        self.their_end - self.theirs
+    pub(crate) fn image_length(&self) -> u64 {
+        self.image_end - self.image_start
     }
 
     /// Returns true if the bytes outside fields are equal; `field` gives the length of a field that begins at a place.
     pub(crate) fn same_bytes(
         &self,
-        own_code: &[u8],
-        other_code: &[u8],
+        witness_code: &[u8],
+        image_code: &[u8],
         field: impl Fn(u64) -> Option<u64>,
     ) -> bool {
-        let length = self.our_end - self.ours;
-        if length != self.their_end - self.theirs {
+        let length = self.witness_end - self.witness_start;
+        if length != self.image_end - self.image_start {
             return false;
         }
         let mut n = 0;
         while n < length {
-            match field(self.ours + n) {
+            match field(self.witness_start + n) {
                 Some(skip) if skip > 0 => n += skip,
-                _ if own_code.get((self.ours + n) as usize) != other_code.get((self.theirs + n) as usize) => {
+                _ if witness_code.get((self.witness_start + n) as usize)
+                    != image_code.get((self.image_start + n) as usize) =>
+                {
                     return false;
                 }
                 _ => n += 1,
@@ -93,7 +96,7 @@ impl InstructionPairs {
 
     /// The shift of offsets that the pairing implies.
     pub(crate) fn shift(&self, item: ItemId) -> Shift {
-        Shift { item, moved: Some(self.pairs.iter().map(|p| (p.ours, p.theirs)).collect()) }
+        Shift { item, moved: Some(self.pairs.iter().map(|p| (p.witness_start, p.image_start)).collect()) }
     }
 
     /// Returns true if a branch without a relocation leads to the same instruction in both bodies.
@@ -102,21 +105,22 @@ impl InstructionPairs {
             self.pairs.partition_point(|p| (place(p) as i64) < target)
         };
         let inside = |target: i64, end: u64| (0..end as i64).contains(&target);
-        let (our_end, their_end) = self.pairs.last().map_or((0, 0), |p| (p.our_end, p.their_end));
-        inside(pair.our_target, our_end)
-            && inside(pair.their_target, their_end)
-            && index(pair.our_target, &|p| p.ours) == index(pair.their_target, &|p| p.theirs)
+        let (witness_end, image_end) = self.pairs.last().map_or((0, 0), |p| (p.witness_end, p.image_end));
+        inside(pair.witness_target, witness_end)
+            && inside(pair.image_target, image_end)
+            && index(pair.witness_target, &|p| p.witness_start)
+                == index(pair.image_target, &|p| p.image_start)
     }
 }
 
 /// Pairs two bodies. `None` if they are not the same sequence of operations. `relocated` says whether our body has a
 /// relocation in a range. A no-operation with a relocation (of an alternative or a static branch) is not left out.
 pub(crate) fn pair(
-    own_code: &[u8],
-    other_code: &[u8],
+    witness_code: &[u8],
+    image_code: &[u8],
     relocated: &dyn Fn(u64, u64) -> bool,
 ) -> Option<InstructionPairs> {
-    let (a, b) = (decode(own_code)?, decode(other_code)?);
+    let (a, b) = (decode(witness_code)?, decode(image_code)?);
     if a.len() != b.len() {
         return None;
     }
@@ -131,13 +135,13 @@ pub(crate) fn pair(
             return None;
         }
         pairs.push(InstructionPair {
-            ours: from,
-            our_end: to,
-            theirs: other.ip(),
-            their_end: other.next_ip(),
+            witness_start: from,
+            witness_end: to,
+            image_start: other.ip(),
+            image_end: other.next_ip(),
             branch,
-            our_target: if branch { one.near_branch_target() as i64 } else { 0 },
-            their_target: if branch { other.near_branch_target() as i64 } else { 0 },
+            witness_target: if branch { one.near_branch_target() as i64 } else { 0 },
+            image_target: if branch { other.near_branch_target() as i64 } else { 0 },
         });
     }
     Some(InstructionPairs { pairs })

@@ -23,9 +23,9 @@ pub enum SuccessorVerdict {
     /// nearest in size.
     Differs {
         /// The size of the function that was asked for.
-        ours: usize,
+        unit_size: usize,
         /// The size of the other kernel's function.
-        theirs: usize,
+        image_size: usize,
     },
     /// The other kernel has no function of this name.
     Absent,
@@ -51,8 +51,8 @@ pub fn compare(unit_elf: &Elf<'_>, image: &Elf<'_>) -> Vec<(String, SuccessorVer
             } else {
                 let nearest = others.iter().min_by_key(|other| other.code.len().abs_diff(body.code.len()));
                 nearest.map_or(SuccessorVerdict::Absent, |other| SuccessorVerdict::Differs {
-                    ours: body.code.len(),
-                    theirs: other.code.len(),
+                    unit_size: body.code.len(),
+                    image_size: other.code.len(),
                 })
             };
             found.push((String::from_utf8_lossy(name).into_owned(), verdict));
@@ -138,7 +138,7 @@ fn same_instructions(unit_body: &MaskedBody<'_>, image_body: &MaskedBody<'_>) ->
         }
         pair.same_bytes(unit_body.code, image_body.code, |at| {
             let own = unit_body.fields.iter().find(|&&(field, _)| field as u64 == at);
-            let there = at.wrapping_sub(pair.ours).wrapping_add(pair.theirs);
+            let there = at.wrapping_sub(pair.witness_start).wrapping_add(pair.image_start);
             let other = image_body.fields.iter().find(|&&(field, _)| field as u64 == there);
             own.or(other).map(|&(_, length)| length as u64)
         })

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
 fn line((function, verdict): (String, SuccessorVerdict)) -> AgainstLine {
     let (verdict, sizes) = match verdict {
         SuccessorVerdict::Equal => ("equal", None),
-        SuccessorVerdict::Differs { ours, theirs } => ("differs", Some([ours, theirs])),
+        SuccessorVerdict::Differs { unit_size, image_size } => ("differs", Some([unit_size, image_size])),
         SuccessorVerdict::Absent => ("absent", None),
     };
     AgainstLine { function, verdict, sizes }
@@ -43,8 +43,8 @@ fn line((function, verdict): (String, SuccessorVerdict)) -> AgainstLine {
 
 fn in_words(line: &AgainstLine) -> String {
     match line.sizes {
-        Some([ours, theirs]) => {
-            format!("{}: {} ({ours} bytes, there {theirs})\n", line.function, line.verdict)
+        Some([unit_size, image_size]) => {
+            format!("{}: {} ({unit_size} bytes, there {image_size})\n", line.function, line.verdict)
         }
         None => format!("{}: {}\n", line.function, line.verdict),
     }

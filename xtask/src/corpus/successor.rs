@@ -149,8 +149,8 @@ impl DifferingFunction<'_> {
     fn record(&self, unit: &UnitBuilds, judged: &mut Judged) {
         let DifferingFunction { name, verdict, original } = *self;
         let what = match verdict {
-            SuccessorVerdict::Differs { ours, theirs } => {
-                format!("{name}: {ours} bytes here, {theirs} there")
+            SuccessorVerdict::Differs { unit_size, image_size } => {
+                format!("{name}: {unit_size} bytes here, {image_size} there")
             }
             SuccessorVerdict::Absent | SuccessorVerdict::Equal => format!("{name}: not there"),
         };

@@ -25,7 +25,7 @@ pub enum Mismatch {
         /// The size in the kernel.
         kernel: u64,
         /// The size in klpx's build.
-        ours: u64,
+        witness: u64,
     },
     /// Bytes outside references differ.
     Bytes {
@@ -39,7 +39,7 @@ pub enum Mismatch {
         /// The target in the kernel.
         kernel: String,
         /// The target in klpx's build.
-        ours: String,
+        witness: String,
     },
 }
 
@@ -47,15 +47,15 @@ impl Mismatch {
     pub(super) fn text(&self) -> String {
         match self {
             Mismatch::Unbound(diagnosis) => diagnosis.to_string(),
-            Mismatch::Size { kernel, ours } => {
+            Mismatch::Size { kernel, witness } => {
                 format!(
-                    "it has {kernel} bytes in the kernel and {ours} in klpx's build of the original source"
+                    "it has {kernel} bytes in the kernel and {witness} in klpx's build of the original source"
                 )
             }
             Mismatch::Bytes { offset } => format!("its code or contents differ at {}", Offset(*offset)),
-            Mismatch::Reference { offset, kernel, ours } => {
+            Mismatch::Reference { offset, kernel, witness } => {
                 format!(
-                    "at {} it refers to {kernel} in the kernel, and to {ours} in klpx's build",
+                    "at {} it refers to {kernel} in the kernel, and to {witness} in klpx's build",
                     Offset(*offset)
                 )
             }

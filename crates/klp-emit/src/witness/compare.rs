@@ -94,7 +94,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         let witness_bytes = self.witness.elf.symbol_size(item.symbol);
         let image_bytes = self.image_size(item, entry);
         if let Some(kernel) = image_bytes.filter(|&size| witness_bytes != 0 && size != witness_bytes) {
-            return Err(Mismatch::Size { kernel, ours: witness_bytes });
+            return Err(Mismatch::Size { kernel, witness: witness_bytes });
         }
         let first = entry.wrapping_sub(item.entry - item.start);
         let range = SectionRange { section: item.section, start: item.start, end: self.end(item) };
@@ -103,7 +103,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         }
         let own = Shift::none(id);
         self.compare_references(range, first, &own, 0).map_err(|(at, kernel, witness_bytes)| {
-            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, ours: witness_bytes }
+            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, witness: witness_bytes }
         })
     }
 
@@ -294,7 +294,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         };
         let own = pairs.shift(id);
         let agrees = |pair: &branches::InstructionPair, rela: &Rela| {
-            let there = entry.wrapping_add(pair.theirs).wrapping_add(place(rela) - pair.ours);
+            let there = entry.wrapping_add(pair.image_start).wrapping_add(place(rela) - pair.witness_start);
             let relocation = PlacedRelocation { section: item.section, rela, place: there };
             self.reference_agrees(relocation, &own, &mut HashMap::new(), 0)
         };
@@ -305,12 +305,15 @@ impl<'b, 'a> Witness<'b, 'a> {
                     [] => pairs.same_internal_target(pair),
                     // In a module, a branch out of its section also has a relocation.
                     [rela]
-                        if !self.image.relocations(entry + pair.theirs, pair.their_length()).is_empty() =>
+                        if !self
+                            .image
+                            .relocations(entry + pair.image_start, pair.image_length())
+                            .is_empty() =>
                     {
                         agrees(pair, rela)
                     }
                     [rela] => {
-                        let target = entry.wrapping_add_signed(pair.their_target);
+                        let target = entry.wrapping_add_signed(pair.image_target);
                         self.expected(self.witness.resolve(item.section, rela), &own) == Some(target)
                     }
                     _ => false,

@@ -185,7 +185,7 @@ fn what_names_the_build_may_differ_and_nothing_else() {
     let results = results(&f, &image);
     let of = |name: &str| results.iter().find(|(n, _)| n == name).map(|(_, r)| r.clone());
     assert_eq!(of("linux_proc_banner"), Some(Ok(Agreement::BuildIdentity)));
-    assert_eq!(of("motto"), Some(Err(Mismatch::Size { kernel: 16, ours: 8 })));
+    assert_eq!(of("motto"), Some(Err(Mismatch::Size { kernel: 16, witness: 8 })));
     assert_eq!(of("f"), Some(Ok(Agreement::Identical)));
 }
 

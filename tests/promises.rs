@@ -69,6 +69,13 @@ fn verification_takes_no_decision_of_what_it_checks() {
     }
 }
 
+/// A third architecture is no second case of one of the two.
+#[test]
+fn nothing_asks_whether_it_is_one_architecture() {
+    let compared = holding(&["== Arch::", "!= Arch::", "== KernelArch::", "!= KernelArch::"]);
+    assert!(compared.is_empty(), "a fact of each architecture's table instead: {compared:?}");
+}
+
 #[test]
 fn only_the_programs_print() {
     let printing = holding(&["println!(", "print!(", "std::io::stdout", "io::stdout()"]);

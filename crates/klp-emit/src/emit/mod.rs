@@ -11,7 +11,7 @@ mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, Failure, Note, Result};
+use klpx_diagnosis::{Diagnosis, Failure, Note, Result, codes};
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::name::{prefix_mark, without_promotion};
 use klpx_normalize::object::{ItemId, Role, SectionRange, TableId};
@@ -41,11 +41,19 @@ pub struct Emitted {
 /// # Errors
 /// All references that can't be bound and all entries that can't be carried.
 pub fn emit(closure: &Closure<'_, '_>, binder: &dyn Binder) -> Result<Emitted> {
-    let machine = closure.units.first().map_or(elf::EM_X86_64.0, |unit| unit.patched.elf.machine());
+    let Some(first) = closure.units.first() else {
+        return Err(Diagnosis::new(
+            &codes::INTERNAL,
+            "a closure without units",
+            "the selection refuses a patch that replaces nothing",
+            klpx_diagnosis::REPORT,
+        )
+        .into());
+    };
     let mut emitter = Emitter {
         closure,
         binder,
-        out: Relocatable::new(machine),
+        out: Relocatable::new(first.patched.elf.machine()),
         sections: BTreeMap::new(),
         placed: BTreeMap::new(),
         entries: BTreeMap::new(),

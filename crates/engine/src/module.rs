@@ -45,6 +45,12 @@ pub(crate) struct ModuleSource<'a> {
     pub(crate) elsewhere: &'a Elsewhere,
 }
 
+/// A module that was linked and finished, and the objects that kbuild compiled for the module itself.
+struct LinkedModule<'m> {
+    file: &'m ElfFile,
+    glue: &'m [PathBuf],
+}
+
 /// The kernel's module name for a livepatch.
 pub fn kernel_name(name: &str) -> String {
     format!("livepatch-{name}").replace('-', "_")
@@ -113,7 +119,8 @@ impl ModuleSource<'_> {
             build.results.kernel_files = Some(self.target.files());
             build.results.glue.clone_from(&glue);
         }
-        let (verified, bound) = self.verify((&file, &glue), &kernel, images, &units)?;
+        let (verified, bound) =
+            self.verify(LinkedModule { file: &file, glue: &glue }, &kernel, images, &units)?;
         build.results.bound = bound;
         build.events.end(&verified_text(&verified));
         Ok(FinishedModule { bytes, verified })
@@ -122,12 +129,12 @@ impl ModuleSource<'_> {
     /// Verifies the module against every kernel object that it names.
     fn verify(
         &self,
-        (module, glue): (&ElfFile, &[PathBuf]),
+        module: LinkedModule<'_>,
         kernel: &TargetKernel,
         images: Vec<&Image<'_>>,
         units: &[klpx_verify::VerifiedUnit<'_, '_>],
     ) -> Result<(Verified, Vec<KernelReference>)> {
-        let symbols = inspect::inspect(module)?.symbols;
+        let symbols = inspect::inspect(module.file)?.symbols;
         let named: BTreeSet<&str> = symbols.iter().map(|symbol| symbol.object.as_str()).collect();
         let others = named.into_iter().filter(|name| images.iter().all(|image| image.object() != *name));
         let others: Vec<Image<'_>> = others.map(|name| kernel.image(name)).collect::<Result<_>>()?;
@@ -142,9 +149,9 @@ impl ModuleSource<'_> {
         let symvers = read(&self.target.symvers)?;
         let external = self.target.external.as_ref().map_or("", |external| &external.symvers);
         let target = KernelFilesTarget::new(objects.collect(), &[&symvers, external]);
-        let glue: Vec<ElfFile> = glue.iter().map(|path| ElfFile::open(path)).collect::<Result<_>>()?;
+        let glue: Vec<ElfFile> = module.glue.iter().map(|path| ElfFile::open(path)).collect::<Result<_>>()?;
         let glue: Vec<_> = glue.iter().map(ElfFile::parse).collect::<Result<_>>()?;
-        let verified = klpx_verify::verify(module, &target, units, &glue)?;
+        let verified = klpx_verify::verify(module.file, &target, units, &glue)?;
         Ok((verified, bound::symbols(&symbols, &target)))
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Diff, out: &mut impl Write) -> Result<()> {
     let difference = klpx_diff::compare(&original, &patched);
     let text = match &args.explain {
         Some(function) => explain(&original, &patched, &difference, function)?,
-        None if args.json => json((&args.original, patched_path), &original, &patched, &difference)?,
+        None if args.json => json(&original, &patched, &difference)?,
         None => {
             let mut text = summary(&original, &patched, &difference, &object_name(patched_path));
             if args.verbose {
@@ -88,20 +88,15 @@ fn object_name(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-fn json(
-    (original_path, patched_path): (&Path, &Path),
-    original: &Object<'_>,
-    patched: &Object<'_>,
-    d: &Difference,
-) -> Result<String> {
-    let name = object_name(patched_path);
+fn json(original: &Object<'_>, patched: &Object<'_>, d: &Difference) -> Result<String> {
+    let name = object_name(Path::new(patched.name()));
     let sections = DebugSections::of_lines(&patched.elf);
     let lines = Lines::read(&sections);
     let list = |changes: &[ItemChange]| analysis::findings(&name, "", patched, &lines, changes);
     let json = DiffJson {
         schema: SCHEMA,
-        original: original_path.display().to_string(),
-        patched: patched_path.display().to_string(),
+        original: original.name().to_owned(),
+        patched: patched.name().to_owned(),
         functions: list(&d.functions),
         data: list(&d.data),
         registries: list(&d.registries),

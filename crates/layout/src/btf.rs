@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::{Diagnosis, Result, codes};
 
 use crate::compare::differences;
-use crate::{Layout, Layouts, Member, TypeDefinition, TypeKey, TypeKind};
+use crate::{Enclosing, Layout, Layouts, Member, TypeDefinition, TypeKey, TypeKind};
 
 const MAGIC: u16 = 0xeb9f;
 /// The greatest depth of unnamed structures inside each other.
@@ -188,14 +188,14 @@ impl<'d> Btf<'d> {
 
     fn layout(&self, head: Head) -> Option<Layout> {
         let mut members = Vec::new();
-        self.members(head, ("", 0), &mut members, 0)?;
+        self.members(head, Enclosing::default(), &mut members, 0)?;
         Some(Layout { size: u64::from(head.value), members, values: Vec::new() })
     }
 
     fn members(
         &self,
         head: Head,
-        (before, offset): (&str, u64),
+        enclosing: Enclosing<'_>,
         found: &mut Vec<Member>,
         depth: u32,
     ) -> Option<()> {
@@ -205,12 +205,12 @@ impl<'d> Btf<'d> {
                 (word(self.bytes, at)?, word(self.bytes, at + 4)?, word(self.bytes, at + 8)?);
             let (place, width) = if head.has_flag() { (place & 0xff_ffff, place >> 24) } else { (place, 0) };
             let named = self.string(name);
-            let name = format!("{before}{}", String::from_utf8_lossy(named));
-            let at = offset + u64::from(place);
+            let name = format!("{}{}", enclosing.prefix, String::from_utf8_lossy(named));
+            let at = enclosing.offset + u64::from(place);
             match self.unnamed(of) {
                 Some((btf, inside)) if depth < DEPTH => {
-                    let before = if named.is_empty() { name } else { format!("{name}.") };
-                    btf.members(inside, (&before, at), found, depth + 1)?;
+                    let prefix = if named.is_empty() { name } else { format!("{name}.") };
+                    btf.members(inside, Enclosing { prefix: &prefix, offset: at }, found, depth + 1)?;
                 }
                 _ if found.len() >= MEMBERS => return None,
                 _ => found.push(Member {

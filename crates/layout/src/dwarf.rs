@@ -9,7 +9,7 @@ use klpx_diagnosis::{Diagnosis, Result, codes};
 use klpx_inline_check::sections::DebugSections;
 use klpx_normalize::elf::Elf;
 
-use crate::{Layout, Layouts, Member, TypeDefinition, TypeKey, TypeKind};
+use crate::{Enclosing, Layout, Layouts, Member, TypeDefinition, TypeKey, TypeKind};
 
 /// The greatest depth to which a type is followed. C types end far before; a damaged file may have a circle.
 const DEPTH: u32 = 48;
@@ -367,30 +367,24 @@ impl<'e> TypeDescriber<'e> {
             layout.values.push((name.to_owned(), child.value));
         }
         if node.is_aggregate() {
-            self.members(node, ("", 0), &mut layout.members, 0);
+            self.members(node, Enclosing::default(), &mut layout.members, 0);
         }
         layout
     }
 
-    /// Adds the members of a structure that lies at `offset` bits of the described structure.
-    fn members(
-        &mut self,
-        node: &TypeNode,
-        (before, offset): (&str, u64),
-        found: &mut Vec<Member>,
-        depth: u32,
-    ) {
+    /// Adds the members of a structure, which may lie in a described one.
+    fn members(&mut self, node: &TypeNode, enclosing: Enclosing<'_>, found: &mut Vec<Member>, depth: u32) {
         let entries = self.entries;
         for child in entries.children(node).filter(|child| child.tag == gimli::DW_TAG_member) {
             if self.is_over() {
                 return;
             }
-            let name = format!("{before}{}", child.name.as_deref().unwrap_or_default());
-            let at = offset.saturating_add(child.offset);
+            let name = format!("{}{}", enclosing.prefix, child.name.as_deref().unwrap_or_default());
+            let at = enclosing.offset.saturating_add(child.offset);
             let inside = entries.unqualified(child.of).filter(|of| of.is_aggregate() && of.name.is_none());
             if let Some(inside) = inside.filter(|_| depth < DEPTH) {
-                let before = if child.name.is_some() { format!("{name}.") } else { name };
-                self.members(inside, (&before, at), found, depth + 1);
+                let prefix = if child.name.is_some() { format!("{name}.") } else { name };
+                self.members(inside, Enclosing { prefix: &prefix, offset: at }, found, depth + 1);
                 continue;
             }
             let Described { text, embeds } = self.describe(child.of, 0);

@@ -58,6 +58,15 @@ impl fmt::Display for TypeKey {
     }
 }
 
+/// The described structures around a structure without a name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Enclosing<'n> {
+    /// The names of the members that lead to the structure, each with a dot behind it.
+    prefix: &'n str,
+    /// The structure's place in the outermost structure, in bits.
+    offset: u64,
+}
+
 /// A member of a structure or union. Members of an unnamed structure count as members of the structure around it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {

@@ -87,7 +87,8 @@ pub(crate) fn filler(arch: Arch) -> u8 {
 /// Reports the effects of each instruction of `code`, which lies at `base`.
 pub(crate) fn effects(
     arch: Arch,
-    (code, base): (&[u8], u64),
+    code: &[u8],
+    base: u64,
     relocated: Relocated<'_>,
     tell: &mut dyn FnMut(Effect),
 ) {

@@ -113,7 +113,7 @@ fn walk(image: &Image<'_>, start: u64, end: u64, tell: &mut dyn FnMut(Effect)) {
         let place = place(n).filter(|&place| place < to)?;
         Some((place, image.target(relocations.get(n)?)?))
     };
-    effects(image.arch, (code, start), &relocated, tell);
+    effects(image.arch, code, start, &relocated, tell);
 }
 
 /// The names of a call's target, without the compiler's suffixes.

@@ -243,8 +243,10 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let length = (own.end - own.entry) as i64;
         let entries: Vec<Entry> =
             object.entries(item).iter().copied().filter(|entry| entry.table.index() == n).collect();
+        // A row at the end of a section's last function is the terminator that objtool writes there.
+        let own_rows = entries.iter().filter(|entry| entry.place < length);
         let mut rows: Vec<(i64, &[u8])> =
-            entries.iter().map(|e| (e.place, object.entry_companion(e.table, e.index))).collect();
+            own_rows.map(|e| (e.place, object.entry_companion(e.table, e.index))).collect();
         if rows.first().is_none_or(|&(place, _)| place > -before)
             && let Some(row) = in_force(object, TableId(n as u32), item)
         {

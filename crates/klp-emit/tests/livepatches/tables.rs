@@ -203,7 +203,7 @@ fn the_end_of_a_section_is_one_row() {
     let last = |number: u32| {
         format!(
             "asm(\".pushsection .sched.text,\\\"ax\\\"\\n.globl last\\n.type last,@function\\nlast: call __fentry__\\nmov ${number},%eax\\n\
-             ret\\n.size last,.-last\\nend:\\n.pushsection __mcount_loc,\\\"a\\\"\\n.quad last\\n.popsection\\n\
+             ret\\n.size last,.-last\\n.Lend:\\n.pushsection __mcount_loc,\\\"a\\\"\\n.quad last\\n.popsection\\n\
              .pushsection .orc_unwind_ip,\\\"a\\\"\\n.long last - .\\n.long .Lend - .\\n.popsection\\n\
              .pushsection .orc_unwind,\\\"a\\\"\\n.short 7,0,7\\n.short 0,0,0\\n.popsection\\n.popsection\\n\");"
         )

@@ -180,6 +180,25 @@ fn references_keep_their_distance_and_inner_entries_and_aliases_their_names() {
     assert_eq!(found, Ok(vec![("named".to_owned(), 0)]));
 }
 
+/// The values of a switch are a table that the compiler makes. Each build numbers its tables anew.
+#[test]
+fn a_constant_without_identity_comes_along() {
+    let text = |number: u32| {
+        format!(
+            "extern int out(int); int f(int x) {{ int y = 5; switch (x) {{ case 0: y = 13; break; case 1: y = 7; break;
+             case 2: y = 290; break; case 3: y = 31; break; case 4: y = 3; }} return out(y) + {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__", "out"], ..Kernel::default() };
+    assert_eq!(outside("vmlinux", &kernel, &text(1), &text(2)), Ok(vec![("out".to_owned(), 0)]));
+    let original = Builds::new(&text(1), &text(2));
+    let table = original.with("vmlinux", |units| {
+        let object = units[0].original;
+        object.item_ids().any(|item| object.item_name(item).starts_with(b"CSWTCH"))
+    });
+    assert!(table, "the compiler makes a table with a symbol");
+}
+
 /// `cpu_show_spectre_v2` of drivers/base/cpu.c: a weak name of a local function, which arch/x86 defines too.
 #[test]
 fn a_weak_name_means_the_function_that_the_kernel_has_under_this_name() {

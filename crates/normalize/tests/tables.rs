@@ -1,7 +1,9 @@
 //! Special sections whose form klpx does not know are refused, because the description of a function would be lost.
 
+use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::Object;
+use klpx_normalize::special::TableKind;
 use klpx_testkit::{command, run};
 
 /// A section's rows, and the reason for a refusal; `None` where the rows are accepted.
@@ -44,6 +46,17 @@ fn an_entry_belongs_to_the_function_at_its_place_whatever_the_name() {
         let object = Object::read(&file).expect("a sound object");
         let f = object.item_ids().find(|&item| object.item_name(item) == b"f").expect("a function");
         assert_eq!(object.entries(f).len(), 1, "{more}");
+    }
+}
+
+/// The search for the shortest form that fits begins at the end of the list.
+#[test]
+fn forms_stand_with_the_longest_first() {
+    for &arch in Arch::ALL {
+        for kind in TableKind::all(arch) {
+            let sizes: Vec<u8> = kind.forms.iter().map(|(size, _)| *size).collect();
+            assert!(sizes.is_sorted_by(|a, b| a > b), "{}: {sizes:?}", kind.name);
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::Note;
-use klpx_diff::is_anonymous;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::name::is_apart;
 use klpx_normalize::object::{Entry, ItemId, Object, Role, SectionRange, TableId, Target};
@@ -204,14 +203,14 @@ impl<'u, 'd> Closure<'u, 'd> {
             .find(|&(n, item)| is_it(n, item))
     }
 
-    /// The target of a reference to an item.
+    /// The target of a reference to an item. A constant without identity has no counterpart, so the module has a copy.
     fn item_referent(&self, unit: usize, reference: Reference<'_>, item: ItemId, offset: i64) -> Referent {
         let piece = Piece::Item(item);
         let copy = Referent::Copied(unit, piece, offset);
         let Some(original) = self.units[unit].counterpart(item) else { return copy };
         let object = self.units[unit].patched;
         if !object.item(item).code {
-            let copied = is_anonymous(object, item) || self.constants[unit].contains(&item);
+            let copied = self.constants[unit].contains(&item);
             return if copied { copy } else { Referent::Original(original, offset) };
         }
         let branch = is_branch(object, reference.section, reference.rela);

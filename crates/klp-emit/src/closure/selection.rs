@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klpx_diagnosis::{Diagnosis, Failure, Note, Result, codes};
-use klpx_diff::is_anonymous;
 use klpx_inline_check::reach;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::is_apart;
@@ -171,9 +170,6 @@ impl<'u, 'd> Selection<'_, 'u, 'd> {
 
     fn changed_data(&mut self, unit: usize, item: ItemId) {
         let object = self.closure.units[unit].patched;
-        if is_anonymous(object, item) {
-            return;
-        }
         let fault = match refusals::changed_data(object, item) {
             Some(fault) => fault,
             None => {

@@ -37,6 +37,8 @@ fn a_change_that_nobody_imports_is_one_units() {
         // Units that import from this one have the same code.
         let units: Vec<&str> = made.pairs.iter().map(|pair| pair.unit.as_str()).collect();
         assert_eq!(units, ["fs/a.o"], "{level:?}");
+        let compiled = toy.path("work/backends/others").exists();
+        assert_eq!(compiled, frozen == 0, "{level:?}: who imports from a frozen unit is not compiled again");
     }
 }
 

@@ -18,6 +18,9 @@ use crate::ui;
 /// each mutant.
 const PAIRS: &str = "KLPX_PAIRS";
 
+/// The tests that read the product's source and run none of its code. The copy's source is another one.
+const READS_SOURCE: &str = "promises";
+
 /// One test function.
 pub(crate) struct Test {
     /// The executable that contains the test.
@@ -65,7 +68,7 @@ pub(crate) fn build(tree: &Tree, crates: &[String]) -> Result<Vec<Test>> {
     for message in messages.lines() {
         let message: serde_json::Value = serde_json::from_str(message).context("cargo's messages")?;
         let Some(program) = message["executable"].as_str() else { continue };
-        if message["profile"]["test"] != true {
+        if message["profile"]["test"] != true || message["target"]["name"] == READS_SOURCE {
             continue;
         }
         let manifest = message["manifest_path"].as_str().context("cargo names the package's manifest")?;

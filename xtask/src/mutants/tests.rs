@@ -36,12 +36,13 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    /// Returns a command that runs tests of one executable, one after the other.
+    /// Returns a command that runs tests of one executable, one after the other, with cargo's variable of the package.
     pub(crate) fn command(tests: &[&Test]) -> Command {
         let mut command = Command::new(&tests[0].program);
         command.current_dir(&tests[0].folder).args(["--exact", "--test-threads=1"]);
         command.args(tests.iter().map(|test| &test.name)).env_remove(SWITCH).env_remove(TRACE);
-        command.env(PAIRS, "100").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.env("CARGO_MANIFEST_DIR", &tests[0].folder).env(PAIRS, "100");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 }
@@ -114,21 +115,30 @@ pub(crate) fn trace(tree: &Tree, tests: Vec<Test>, jobs: usize) -> Result<Vec<Te
     let mut done = done.into_inner().unwrap_or_else(|lock| lock.into_inner());
     done.sort_by_key(|(n, _)| *n);
     let mut tests = tests;
+    let mut failing = Vec::new();
     for (test, (_, result)) in tests.iter_mut().zip(done) {
-        (test.takes, test.reaches) = result?;
+        match result? {
+            Some((takes, reaches)) => (test.takes, test.reaches) = (takes, reaches),
+            None => failing.push(format!("{} in {}", test.name, test.program.display())),
+        }
+    }
+    if !failing.is_empty() {
+        step.failed("");
+        bail!("fails with no mutant on: {}", failing.join(", "));
     }
     step.done(&ui::plural(tests.len(), "test"));
     Ok(tests)
 }
 
-fn reached(test: &Test, trace: &Path) -> Result<(Duration, BTreeSet<usize>)> {
+/// Returns the test's time and the mutants that the test reaches; `None` if the test fails.
+fn reached(test: &Test, trace: &Path) -> Result<Option<(Duration, BTreeSet<usize>)>> {
     let _ = fs::remove_file(trace);
     let start = Instant::now();
     let status = Test::command(&[test]).env(TRACE, trace).status().context("can't run a test")?;
     let takes = start.elapsed();
     if !status.success() {
-        bail!("{} fails with no mutant on ({status}): {}", test.name, test.program.display());
+        return Ok(None);
     }
     let text = fs::read_to_string(trace).unwrap_or_default();
-    Ok((takes, text.lines().filter_map(|line| line.parse().ok()).collect()))
+    Ok(Some((takes, text.lines().filter_map(|line| line.parse().ok()).collect())))
 }

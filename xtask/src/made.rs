@@ -18,6 +18,9 @@ use crate::workspace::CargoWorkspace;
 /// The file that is written last: the build is complete.
 const STAMP: &str = "klpx-fixture-complete";
 
+/// The copy of the profile in an output tree.
+const PROFILE: &str = "klpx-fixture.afdo";
+
 /// The configuration of a distribution's kernel, in a package.
 #[derive(Debug)]
 pub(crate) struct ShippedConfig {
@@ -65,7 +68,7 @@ impl Recipe {
         }
     }
 
-    /// Returns the words of the `make` command line.
+    /// Returns the words of the `make` command line, but for the profile.
     fn words(&self, machine: &Machine) -> Vec<String> {
         let mut words = Vec::new();
         if !machine.is_native() {
@@ -76,14 +79,28 @@ impl Recipe {
             None if machine.is_native() => {}
             None => words.push(format!("CROSS_COMPILE={}", machine.prefix())),
         }
-        words.extend(self.profile().map(|path| format!("CLANG_AUTOFDO_PROFILE={}", path.display())));
         words
     }
 
-    /// Returns the path of the recipe's profile.
-    fn profile(&self) -> Option<PathBuf> {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-        self.profile.map(|name| project.join("kernel-fixtures/profiles").join(name))
+    /// Returns the contents of the recipe's profile.
+    fn profile(&self) -> Result<Option<Vec<u8>>> {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?;
+        let read = |name: &str| {
+            let path = project.join("kernel-fixtures/profiles").join(name);
+            fs::read(&path).with_context(|| format!("can't read {}", path.display()))
+        };
+        self.profile.map(read).transpose()
+    }
+
+    /// Puts the profile into an output tree and returns its path there. The commands of all units name the path, so it
+    /// must not depend on the place of the repository.
+    fn place_profile(&self, output: &Path) -> Result<Option<PathBuf>> {
+        let Some(profile) = self.profile()? else { return Ok(None) };
+        let path = output.join(PROFILE);
+        if !fs::read(&path).is_ok_and(|placed| placed == profile) {
+            fs::write(&path, profile).with_context(|| format!("can't write {}", path.display()))?;
+        }
+        Ok(Some(path))
     }
 
     /// Returns `make` for a source with an output tree, which exists. A folder of tools may come before all others.
@@ -100,6 +117,9 @@ impl Recipe {
             .arg(&source.tree)
             .arg(format!("O={}", output.display()))
             .args(self.words(machine));
+        if let Some(path) = self.place_profile(output)? {
+            command.arg(format!("CLANG_AUTOFDO_PROFILE={}", path.display()));
+        }
         let mut first: Vec<PathBuf> = tools.map(Path::to_path_buf).into_iter().collect();
         if let Some(suffix) = self.llvm {
             first.push(linker::with_cache(output, &format!("ld.lld{suffix}"))?);
@@ -190,8 +210,8 @@ fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &Config) -> 
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }
-    if let Some(path) = recipe.profile() {
-        hash.update(&fs::read(&path).with_context(|| format!("can't read {}", path.display()))?);
+    if let Some(profile) = recipe.profile()? {
+        hash.update(&profile);
     }
     Ok(hash.finalize().to_hex().to_string())
 }

@@ -31,6 +31,13 @@ pub(crate) fn copy(from: &Path, to: &Path, executable: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns true if the file is LLVM bitcode.
+pub fn is_bitcode(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"BC\xc0\xde"
+}
+
 /// Finds a file with the same contents and mode in another copy of the source. The new copy may share the file.
 pub(crate) type FileDonor<'a> = &'a (dyn Fn(&SourceFile) -> Option<PathBuf> + Sync);
 

@@ -41,6 +41,7 @@ mod workspace;
 
 pub use arch::KernelArch;
 pub use config::Config;
+pub use files::is_bitcode;
 pub use given::Given;
 pub use kbuild::UnitList;
 pub use kbuild::recorded::RecordedCommands;

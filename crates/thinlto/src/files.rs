@@ -33,11 +33,3 @@ pub(crate) fn keep(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     write(&unfinished, bytes)?;
     std::fs::rename(&unfinished, path).map_err(|error| Diagnosis::io("write", path, &error).into())
 }
-
-/// Returns true if the file is LLVM bitcode.
-pub(crate) fn is_bitcode(path: &Path) -> bool {
-    let mut start = [0; 4];
-    let read =
-        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
-    read.is_ok() && start == *b"BC\xc0\xde"
-}

@@ -32,8 +32,8 @@ pub struct ModuleText<'a> {
 /// A module before its final link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleParts {
-    /// The objects that kbuild links into the module, in kbuild's order: the module's code first, then modinfo and the
-    /// like.
+    /// The objects that kbuild links into the module, as native code and in kbuild's order: the module's code first,
+    /// then modinfo and the like.
     pub objects: Vec<PathBuf>,
     /// The linker's arguments before `-o` in kbuild's link: emulation, build-id, the linker script.
     pub link_flags: Vec<String>,
@@ -197,7 +197,12 @@ impl Workspace {
             true => resolve(word).display().to_string(),
             false => word.clone(),
         };
-        Ok(ModuleParts { objects, link_flags: flags.iter().map(flag).collect() })
+        let link_flags: Vec<String> = flags.iter().map(flag).collect();
+        let link = |objects: &[PathBuf], output: &Path| {
+            self.link_module(&flags_without_layout(&link_flags), objects, output)
+        };
+        let objects = objects.into_iter().map(|object| native(object, link)).collect::<Result<_>>()?;
+        Ok(ModuleParts { objects, link_flags })
     }
 }
 
@@ -226,6 +231,31 @@ fn not_understood(text: &str) -> Failure {
     .into()
 }
 
+/// Returns the object as native code. Where no objtool reads each object (arm64), kbuild leaves the bitcode of an LTO
+/// kernel's module to the module's final link (`cmd_ld_single`, scripts/Makefile.lib).
+fn native(object: PathBuf, link: impl Fn(&[PathBuf], &Path) -> Result<()>) -> Result<PathBuf> {
+    if !files::is_bitcode(&object) {
+        return Ok(object);
+    }
+    let native = object.with_extension("native.o");
+    link(&[object], &native)?;
+    Ok(native)
+}
+
+/// The linker's flags without the linker script and the build id, which only the final link has.
+fn flags_without_layout(flags: &[String]) -> Vec<String> {
+    let mut rest = flags.iter();
+    let mut kept = Vec::new();
+    while let Some(flag) = rest.next() {
+        match flag.as_str() {
+            "-T" => drop(rest.next()),
+            other if other.starts_with("--build-id") => {}
+            other => kept.push(other.to_owned()),
+        }
+    }
+    kept
+}
+
 /// The flags and objects of a module's final link: `LD FLAGS -o NAME.ko OBJECTS[; ...]` (scripts/Makefile.modfinal).
 fn parse_link(command: &str) -> Option<(Vec<String>, Vec<String>)> {
     let words: Vec<&str> = command.split(';').next()?.split_whitespace().collect();
@@ -237,6 +267,8 @@ fn parse_link(command: &str) -> Option<(Vec<String>, Vec<String>)> {
 
 #[cfg(test)]
 mod tests {
+    use klpx_testkit::{command, need, run};
+
     use super::*;
 
     #[test]
@@ -263,6 +295,33 @@ mod tests {
             "cc -DN='\"livepatch_klpxtemplate\"' -o /ws/template/livepatch-klpxtemplate.mod.o",
         );
         assert_eq!(said, "cc -DN='\"livepatch_a_b\"' -o /ws/run/1/livepatch-a-b.mod.o");
+    }
+
+    #[test]
+    fn what_kbuild_leaves_as_bitcode_becomes_native_code() {
+        need("ld.lld-22");
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("lp.mod.c"), "int known = 7;").expect("a file");
+        for (lto, name) in [("-flto=thin", "lp.mod.o"), ("-fno-lto", "lp.o")] {
+            let words = ["--target=aarch64-linux-gnu", "-fsplit-lto-unit", lto, "-c", "lp.mod.c", "-o", name];
+            run(command("clang-22").args(words).current_dir(folder.path()));
+        }
+        let flags = flags_without_layout(
+            &["-r", "-maarch64elf", "--build-id=sha1", "-T", "/no/module.lds", "-z", "norelro"]
+                .map(str::to_owned),
+        );
+        assert_eq!(flags, ["-r", "-maarch64elf", "-z", "norelro"]);
+        let link = |objects: &[PathBuf], output: &Path| {
+            run(command("ld.lld-22").args(&flags).arg("-o").arg(output).args(objects));
+            Ok(())
+        };
+        let bitcode = folder.path().join("lp.mod.o");
+        assert!(files::is_bitcode(&bitcode));
+        let object = native(bitcode, link).expect("native code");
+        let text = std::fs::read(&object).expect("an object");
+        assert!(text.starts_with(b"\x7fELF") && text.windows(5).any(|name| name == b"known"));
+        let ready = folder.path().join("lp.o");
+        assert_eq!(native(ready.clone(), link).expect("native code"), ready, "nothing is to be done");
     }
 
     #[test]

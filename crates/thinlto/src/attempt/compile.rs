@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use klpx_diagnosis::Result;
 
 use super::Attempt;
-use crate::files;
 use crate::unit::{Compilation, CompilationInput, OutputForm, SourceSide};
-use klpx_build_driver::each;
+use klpx_build_driver::{each, is_bitcode};
 
 impl Attempt<'_> {
     /// Compiles the units from their patched source, with remarks.
@@ -30,7 +29,7 @@ impl Attempt<'_> {
         let found = each(self.context.jobs, self.units.len(), |at| {
             let unit = &self.units[at];
             let built = self.context.build.join(&unit.object);
-            if files::is_bitcode(&built) {
+            if is_bitcode(&built) {
                 return Ok(built);
             }
             Ok(self

@@ -13,7 +13,7 @@ use crate::files;
 use crate::originals::{Functions, OriginalCompilation, functions_of};
 use crate::sameness::KnownSameness;
 use crate::unit::{Compilation, OutputForm, SourceSide};
-use klpx_build_driver::each;
+use klpx_build_driver::{each, is_bitcode};
 
 /// What is known of the units.
 pub(crate) struct Examined {
@@ -113,7 +113,7 @@ impl Attempt<'_> {
     /// Returns true if kbuild's bitcode equals what was compiled here. An object that is no bitcode is not compared.
     fn is_as_kbuild_made_it(&self, at: usize, compiled: &Compilation) -> Result<bool> {
         let built = self.context.build.join(&self.units[at].object);
-        let same = !files::is_bitcode(&built) || files::read(&built)? == files::read(&compiled.file)?;
+        let same = !is_bitcode(&built) || files::read(&built)? == files::read(&compiled.file)?;
         if !same {
             tracing::debug!(unit = self.units[at].object, "does not repeat");
         }

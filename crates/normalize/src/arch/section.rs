@@ -21,8 +21,8 @@ pub struct TableKind {
     /// The name that a linker script gives the section in modules and in vmlinux (scripts/module.lds.S,
     /// include/asm-generic/vmlinux.lds.h); `None` for the same name.
     pub linked_name: Option<&'static str>,
-    /// Entry forms, the longest first: size in bytes, and the offsets in an entry where a relocation may stand. The first offset always
-    /// has a relocation, which names the place in the function.
+    /// Entry forms, the longest first: size in bytes, and the offsets in an entry where a relocation may stand. The
+    /// first offset always has a relocation, which names the place in the function.
     pub forms: &'static [(u8, &'static [u8])],
     /// What a livepatch does with the entries.
     pub policy: Policy,

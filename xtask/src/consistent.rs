@@ -60,6 +60,24 @@ while read -r name time; do say shown "$name $time"; done </tmp/loops
 check "loops that were timed" 3 "$(wc -l </tmp/loops)"
 "#;
 
+/// Shows the functions that each turn of a loop calls.
+const PROFILE: &str = r#"
+cd /sys/kernel/tracing
+echo function >current_tracer
+for loop in syscall open pipe; do
+    echo >trace
+    loops $loop TURNS >/dev/null || fail "loops $loop: status $?"
+    sed -n 's/^ *loops-.*: \([^ ]*\) <-.*/\1/p' trace | sort | uniq -c | while read -r n name; do
+        [ "$n" -lt TURNS ] || say shown "$name"
+    done
+done
+echo nop >current_tracer
+"#;
+/// The turns of a loop that is profiled, which fit into ftrace's buffer.
+const PROFILED_TURNS: u32 = 60;
+/// The least part of the half-inlined functions that has to go although hot functions are left alone, in percent.
+const GONE_DESPITE_HOT: usize = 90;
+
 /// The parts of the JSON of `klpx inline-check --consistent` (schema 1) that the checks read.
 #[derive(Debug, Deserialize)]
 struct ConsistentReport {
@@ -241,32 +259,104 @@ fn whole(
     }
     let lists = folder.join("lists");
     let copy = BuiltKernel { tree: lists.join("build"), ..built.clone() };
-    let mut report = look(klpx, &built.tree, &lists, &[])?;
-    fs::create_dir_all(&copy.tree)?;
-    fs::copy(built.tree.join(".config"), copy.tree.join(".config"))?;
-    while !report.done {
-        if report.builds.len() > MOST_BUILDS {
-            bail!("{} builds and no end: {report:?}", MOST_BUILDS);
-        }
-        let mut step = ui::step(&format!("{} build {}", built.kernel.name, report.builds.len() + 1));
-        for targets in [&["olddefconfig"][..], &["vmlinux", "modules", copy.kernel.machine.image_target]] {
-            let mut make = copy.make(&copy.tree)?;
-            make.arg(format!("CC={}/cc", lists.display())).arg(format!("-j{}", workspace.jobs)).args(targets);
-            build(&mut make, &folder.join("build.log"), &mut step)?;
-        }
-        report = look(klpx, &copy.tree, &lists, &[])?;
-        let figures = report.builds.last().context("a build")?;
-        step.done(&format!(
-            "{} half-inlined, {} inlined copies, {} bytes of code",
-            figures.half_inlined, figures.inlined_copies, figures.code_bytes
-        ));
-    }
+    let sides = Sides { plain: built, consistent: &copy, lists: &lists, folder: &folder };
+    let report = sides.settle(workspace, klpx, &[])?;
     let failures = settled(&report);
     let mut results = vec![tried(built, "consistent-whole", "no function is half-inlined", failures, start)];
     results.extend(counted(workspace, built, &copy, &folder)?);
-    results.extend(timed(workspace, built, &copy, &folder)?);
     results.push(livepatch::seen_by_ftrace(workspace, klpx, &copy, None, &folder)?);
+    results.extend(sides.costs(workspace, klpx)?);
+    // The lists leave out the hot functions from now on, so the next run begins anew.
+    fs::remove_file(folder.join("of"))?;
     Ok(results)
+}
+
+/// A kernel without lists and the same kernel with lists.
+struct Sides<'a> {
+    plain: &'a BuiltKernel,
+    consistent: &'a BuiltKernel,
+    lists: &'a Path,
+    folder: &'a Path,
+}
+
+impl Sides<'_> {
+    /// Builds the kernel until klpx has nothing left to choose.
+    fn settle(&self, workspace: &CargoWorkspace, klpx: &Klpx, options: &[&str]) -> Result<ConsistentReport> {
+        let Sides { plain, consistent, lists, folder } = self;
+        fs::create_dir_all(&consistent.tree)?;
+        let first = if consistent.vmlinux().is_file() {
+            consistent
+        } else {
+            fs::copy(plain.tree.join(".config"), consistent.tree.join(".config"))?;
+            plain
+        };
+        let mut report = look(klpx, &first.tree, lists, options)?;
+        while !report.done {
+            if report.builds.len() > MOST_BUILDS {
+                bail!("{} builds and no end: {report:?}", MOST_BUILDS);
+            }
+            let mut step = ui::step(&format!("{} build {}", plain.kernel.name, report.builds.len() + 1));
+            for targets in [&["olddefconfig"][..], &["vmlinux", "modules", plain.kernel.machine.image_target]]
+            {
+                let mut make = consistent.make(&consistent.tree)?;
+                make.arg(format!("CC={}/cc", lists.display()));
+                make.arg(format!("-j{}", workspace.jobs)).args(targets);
+                build(&mut make, &folder.join("build.log"), &mut step)?;
+            }
+            report = look(klpx, &consistent.tree, lists, options)?;
+            let figures = report.builds.last().context("a build")?;
+            step.done(&format!(
+                "{} half-inlined, {} inlined copies, {} bytes of code",
+                figures.half_inlined, figures.inlined_copies, figures.code_bytes
+            ));
+        }
+        Ok(report)
+    }
+
+    /// Compares the boot time and the loops of the plain kernel, of the consistent kernel, and of a kernel whose lists
+    /// leave out the functions that the loops call.
+    fn costs(&self, workspace: &CargoWorkspace, klpx: &Klpx) -> Result<Vec<Tried>> {
+        let Sides { plain, consistent, folder, .. } = *self;
+        let start = Instant::now();
+        let mut times = Vec::new();
+        let mut failures = Vec::new();
+        for (name, built) in [("plain", plain), ("consistent", consistent)] {
+            times.push(timed(workspace, built, folder, name, &mut failures)?);
+        }
+        let profile = folder.join("profile");
+        let turns = PROFILED_TURNS.to_string();
+        let text = PROFILE.replace("TURNS", &turns);
+        let script = GuestScript { name: "profile", text: &text, helper: "loops" };
+        let verdict = in_guest(workspace, consistent, folder, &script)?;
+        failures.extend(verdict.problems());
+        if verdict.shown.is_empty() {
+            failures.push("the profile names no function".to_owned());
+        }
+        fs::write(&profile, verdict.shown.join("\n"))?;
+        let report = self.settle(workspace, klpx, &["--hot", &profile.display().to_string()])?;
+        failures.extend(settled(&report));
+        let half = |build: Option<&Figures>| build.map(|build| build.half_inlined).context("a build");
+        let (before, after) = (half(report.builds.first())?, half(report.builds.last())?);
+        ui::say(&format!("  hot functions left alone: {before} half-inlined, {after} at the end"));
+        if before.saturating_sub(after) * 100 < before * GONE_DESPITE_HOT {
+            failures.push(format!("of {before} half-inlined functions {after} are left"));
+        }
+        times.push(timed(workspace, consistent, folder, "hot", &mut failures)?);
+        let row = |(name, time): (&String, &String)| {
+            let unit = if name == "boot" { "s" } else { "ns" };
+            let others = times[1..].iter().map(|side| side.get(name).cloned().unwrap_or_default());
+            [format!("{name}, {unit}"), time.clone()].into_iter().chain(others).collect()
+        };
+        let rows: Vec<Vec<String>> = times[0].iter().map(row).collect();
+        ui::table(&["loop", "plain", "consistent", "hot functions left"], &rows);
+        Ok(vec![tried(
+            plain,
+            "consistent-hot",
+            "lists without hot functions, boot time and loops",
+            failures,
+            start,
+        )])
+    }
 }
 
 /// Prints the size of the lists and returns the faults of the last build.
@@ -290,37 +380,23 @@ fn settled(report: &ConsistentReport) -> Vec<String> {
     failures
 }
 
-/// Compares the boot time and the loops of both kernels.
+/// Returns the times of the loops and of the boot, by their names.
 fn timed(
     workspace: &CargoWorkspace,
-    plain: &BuiltKernel,
-    consistent: &BuiltKernel,
+    built: &BuiltKernel,
     folder: &Path,
-) -> Result<Vec<Tried>> {
-    let start = Instant::now();
-    let mut failures = Vec::new();
-    let mut times: Vec<BTreeMap<String, String>> = Vec::new();
-    for (name, built) in [("loops-plain", plain), ("loops-consistent", consistent)] {
-        let verdict =
-            in_guest(workspace, built, folder, &GuestScript { name, text: LOOPS, helper: "loops" })?;
-        failures.extend(verdict.problems());
-        let pair =
-            |line: &String| line.split_once(' ').map(|(name, time)| (name.to_owned(), time.to_owned()));
-        let mut found: BTreeMap<String, String> = verdict.shown.iter().filter_map(pair).collect();
-        let console = fs::read_to_string(folder.join(format!("{name}.console")))?;
-        let boot =
-            console.lines().find_map(|line| line.split_once("KLPX-GUEST: boot ")).map(|(_, time)| time);
-        found.insert("boot".to_owned(), boot.unwrap_or_default().trim().to_owned());
-        times.push(found);
-    }
-    let row = |(name, time): (&String, &String)| {
-        let unit = if name == "boot" { "s" } else { "ns" };
-        let other = times[1].get(name).cloned().unwrap_or_default();
-        vec![format!("{name}, {unit}"), time.clone(), other]
-    };
-    let rows: Vec<Vec<String>> = times[0].iter().map(row).collect();
-    ui::table(&["loop", "plain", "consistent"], &rows);
-    Ok(vec![tried(plain, "consistent-times", "boot time and loops", failures, start)])
+    name: &str,
+    failures: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>> {
+    let name = &format!("loops-{name}");
+    let verdict = in_guest(workspace, built, folder, &GuestScript { name, text: LOOPS, helper: "loops" })?;
+    failures.extend(verdict.problems());
+    let pair = |line: &String| line.split_once(' ').map(|(name, time)| (name.to_owned(), time.to_owned()));
+    let mut found: BTreeMap<String, String> = verdict.shown.iter().filter_map(pair).collect();
+    let console = fs::read_to_string(folder.join(format!("{name}.console")))?;
+    let boot = console.lines().find_map(|line| line.split_once("KLPX-GUEST: boot ")).map(|(_, time)| time);
+    found.insert("boot".to_owned(), boot.unwrap_or_default().trim().to_owned());
+    Ok(found)
 }
 
 /// Runs klpx on a build, which makes lists, and returns the JSON.

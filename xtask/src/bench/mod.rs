@@ -101,9 +101,11 @@ fn livepatches(
     let output = workspace.cache_dir("bench")?;
     let cache = tempfile::Builder::new().prefix(".cache-").tempdir_in(&workspace.cache)?;
     let stock = built.release.is_some();
+    // Which of a header's two functions a kernel has.
+    let namespaces = std::fs::read_to_string(built.config())?.contains("\nCONFIG_TIME_NS=y\n");
+    let header = if namespaces { "boottime-namespaces.patch" } else { "boottime.patch" };
     let mut rows = Vec::new();
     for (what, patch, goal) in LIVEPATCHES {
-        let header = if stock { "boottime-namespaces.patch" } else { "boottime.patch" };
         let patch = workspace.fixtures("scenarios").join(patch.replace("HEADER", header));
         let mut step = ui::step(what);
         let mut command = klpx.build_command(&BuildCall {

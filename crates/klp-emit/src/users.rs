@@ -122,10 +122,15 @@ fn linked(image: &Image<'_>, address: u64) -> FunctionUsers {
     };
     for section in elf.section_ids().filter(loaded) {
         let (base, bytes) = (image.section_address(section), elf.section_bytes(section));
-        if elf.section_flags(section) & elf::SHF_EXECINSTR.0 == 0 {
+        let flags = elf.section_flags(section);
+        let code = flags & elf::SHF_EXECINSTR.0 != 0;
+        // A section may hold both: the final link of x86_64 puts `relocate_kernel` into `.data`.
+        if !code || flags & elf::SHF_WRITE.0 != 0 {
             for at in memchr::memmem::find_iter(bytes, &address.to_le_bytes()) {
                 users.kept.insert(image.describe(base + at as u64));
             }
+        }
+        if !code {
             continue;
         }
         for at in fields(bytes, base, address) {
@@ -271,6 +276,11 @@ mod tests {
     fn a_place_that_keeps_the_address_is_found() {
         for (more, place) in [
             ("int (*table[2])(int) = { other, wanted };", "table+0x8"),
+            (
+                "asm(\".section .data.moved, \\\"awx\\\", @progbits\\n ret\\n .previous\");
+                int (*table[2])(int) = { other, wanted };",
+                "table+0x8",
+            ),
             ("int (*hook)(int); void hooks(void) { hook = wanted; }", "hooks"),
             (
                 "__attribute__((noipa)) int run(int (*f)(int)) { return f(1); } int hands(void) { return run(wanted); }",

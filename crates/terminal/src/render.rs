@@ -5,9 +5,27 @@ use klpx_diagnosis::{Diagnosis, Failure};
 
 use crate::terminal;
 
-/// A failure as text for people.
+/// The most errors with one code that are told one by one.
+const ALIKE: usize = 10;
+
+/// A failure as text for people. Of many errors with one code, the first are told and the others are counted.
 pub fn failure(failure: &Failure) -> String {
-    failure.diagnoses().map(diagnosis).collect::<Vec<_>>().join("\n")
+    let mut codes: Vec<(&str, usize)> = Vec::new();
+    let mut told = Vec::new();
+    for one in failure.diagnoses() {
+        let known = codes.iter_mut().find(|(code, _)| *code == one.code);
+        let seen = known.map_or(0, |(_, seen)| std::mem::replace(seen, *seen + 1));
+        if seen == 0 {
+            codes.push((one.code, 1));
+        }
+        if seen < ALIKE {
+            told.push(diagnosis(one));
+        }
+    }
+    for (code, seen) in codes.into_iter().filter(|&(_, seen)| seen > ALIKE) {
+        told.push(format!("{} more errors [{code}], which --report or --json lists\n", count(seen - ALIKE)));
+    }
+    told.join("\n")
 }
 
 fn diagnosis(d: &Diagnosis) -> String {
@@ -83,6 +101,17 @@ mod tests {
         assert_eq!(table(&rows), "  object   function\n  a\\u{a}b  \\u{1b}[2Jf\\u{9}g\n");
         let text = failure(&Diagnosis::new(&codes::IO, "no \u{1b}c", "w\u{1b}", "r\u{1b}").into());
         assert_eq!(text, "error: no \\u{1b}c [klpx::io]\n  why    w\\u{1b}\n  hint   r\\u{1b}\n");
+    }
+
+    #[test]
+    fn many_errors_with_one_code_are_counted() {
+        let error = |code, n: usize| Diagnosis::new(code, format!("no {n}"), "why", "remedy");
+        let mut all: Vec<Diagnosis> = (0..ALIKE + 2).map(|n| error(&codes::IO, n)).collect();
+        all.push(error(&codes::ASSEMBLY, 0));
+        let text = failure(&Failure::all(all).expect_err("errors"));
+        assert_eq!(text.matches("error: ").count(), ALIKE + 1, "{text}");
+        assert!(text.contains("[klpx::assembly]"), "{text}");
+        assert!(text.ends_with("\n\n2 more errors [klpx::io], which --report or --json lists\n"), "{text}");
     }
 
     #[test]

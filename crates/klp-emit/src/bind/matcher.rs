@@ -144,10 +144,10 @@ impl<'a> Matcher<'a> {
 
     /// Returns true if both symbols are code or both are data.
     fn same_kind(&self, mine: SymbolId, candidate: SymbolId) -> bool {
-        let code = |elf: &Elf<'_>, id| {
-            elf.symbol_section(id).is_some_and(|s| elf.section_flags(s) & elf::SHF_EXECINSTR.0 != 0)
-        };
-        code(&self.witness.elf, mine) == code(&self.image.elf, candidate)
+        match (is_code(&self.witness.elf, mine), is_code(&self.image.elf, candidate)) {
+            (Some(mine), Some(candidate)) => mine == candidate,
+            _ => true,
+        }
     }
 
     fn sizes_agree(&self, mine: SymbolId, candidate: SymbolId) -> bool {
@@ -319,5 +319,20 @@ impl<'a> Matcher<'a> {
 
     fn is_undefined(&self, id: SymbolId) -> bool {
         self.witness.elf.definition(id) == Definition::Undefined
+    }
+}
+
+/// Returns true for code and false for data. The final link of x86_64 puts `relocate_kernel` into `.data`
+/// (arch/x86/kernel/vmlinux.lds.S, since Linux 6.14 with CONFIG_KEXEC_CORE), which then has the flags of both. There,
+/// only a symbol's type tells.
+fn is_code(elf: &Elf<'_>, id: SymbolId) -> Option<bool> {
+    let Some(section) = elf.symbol_section(id) else { return Some(false) };
+    let flags = elf.section_flags(section);
+    let (runs, writable) = (flags & elf::SHF_EXECINSTR.0 != 0, flags & elf::SHF_WRITE.0 != 0);
+    match elf.symbol_type(id) {
+        _ if !(runs && writable) => Some(runs),
+        kind if kind == elf::STT_FUNC.0 => Some(true),
+        kind if kind == elf::STT_OBJECT.0 => Some(false),
+        _ => None,
     }
 }

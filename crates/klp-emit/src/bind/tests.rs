@@ -57,6 +57,35 @@ fn equal_static_names_are_told_apart_by_file() {
     assert!(same[0] < same[1]);
 }
 
+/// Code that the link puts into `.data`, as the final link of x86_64 does with `relocate_kernel`.
+const MOVED: &str = "
+    .section .data.moved, \"awx\", @progbits
+    .globl moved
+    .type moved, @function
+moved:
+    ret
+    .size moved, .-moved";
+
+#[test]
+fn data_beside_code_in_one_section_is_matched_with_data() {
+    let f = Fixture::new();
+    let source = "static int kept[4] = {1}; static int (*called)(void);
+        extern int moved(void);
+        int *user(void) { called = moved; return kept + (called != 0); }";
+    f.compile("alpha", source, "alpha.o", &[]);
+    f.assemble("moved", MOVED);
+    f.link(&["alpha.o", "moved.o"], "vmlinux");
+    let vmlinux = f.open("vmlinux");
+    let elf = vmlinux.parse().expect("an image");
+    let data = elf.section_by_name(b".data").expect("data");
+    let both = elf::SHF_WRITE.0 | elf::SHF_EXECINSTR.0;
+    assert_eq!(elf.section_flags(data) & both, both);
+    for (object, name) in [("alpha.o", "kept"), ("moved.o", "moved")] {
+        let bound = bindings(&f.open(object), &vmlinux, name);
+        assert!(matches!(&bound[..], [Some((to, ..))] if to == name), "{bound:?}");
+    }
+}
+
 /// A local that ThinLTO promoted is a hidden global with a hash in its name.
 const PROMOTED: &str = "#define QUOTE(x) #x
     #define TEXT(x) QUOTE(x)

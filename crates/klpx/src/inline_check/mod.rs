@@ -41,7 +41,10 @@ impl Surveyed {
     fn new(path: &Path, elf: &Elf<'_>, survey: Result<Survey>) -> Result<Surveyed> {
         let survey = survey.map_err(|failure| at(failure, path))?;
         let summary = Summary::count(&survey);
-        let executable = |&id: &SectionId| elf.section_flags(id) & SHF_EXECINSTR != 0;
+        // The final link of x86_64 puts a little code into `.data` (arch/x86/kernel/vmlinux.lds.S).
+        let executable = |&id: &SectionId| {
+            elf.section_flags(id) & SHF_EXECINSTR != 0 && !elf.section_name(id).starts_with(b".data")
+        };
         let code = elf.section_ids().filter(executable).map(|id| elf.section_size(id)).sum();
         Ok(Surveyed { path: path.to_owned(), survey, summary, code })
     }

@@ -13,6 +13,7 @@ mod items;
 mod meaning;
 mod range;
 mod roles;
+mod sanitizer;
 mod source_folder;
 mod type_ids;
 mod units;
@@ -28,7 +29,7 @@ use crate::special::SpecialTable;
 pub use direct::DirectBranch;
 pub use gaps::Outlier;
 pub use range::SectionRange;
-pub use source_folder::LINE_AND_COLUMN;
+pub use sanitizer::LINE_AND_COLUMN;
 
 /// Index of an item in its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -278,11 +278,35 @@ fn lines(file: &IndexedFile<'_, '_>, body: Body) -> BTreeSet<u64> {
     if name == b"alloc_tags" || name == b".codetag.alloc_tags" {
         return (4..8).collect();
     }
-    const LOCATION: &[u8] = b"..Lubsan_data";
-    let at = name.windows(LOCATION.len()).position(|part| part == LOCATION);
-    match at.is_some_and(|at| name[at + LOCATION.len()..].iter().all(u8::is_ascii_digit)) {
-        true => (8..16).collect(),
-        false => BTreeSet::new(),
+    match check_label(name) {
+        Some("ubsan_data") => (8..16).collect(),
+        Some("unnamed") if file.is_writable(body.section) => (8..16).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// Returns true for a section of what compilers make for the checks of the undefined-behaviour sanitizer (lib/ubsan.h):
+/// the only variables without a name. The kernel's handler marks them as reported, so a copy reports once more.
+pub(crate) fn is_check_data(file: &IndexedFile<'_, '_>, section: SectionId) -> bool {
+    check_label(file.section_name(section)).is_some()
+}
+
+/// Returns what kind of label a section is called after: a label of GCC's sanitizer, or a number for what has no name,
+/// as LLVM gives it (with the hash of the module for ThinLTO).
+fn check_label(section: &[u8]) -> Option<&'static str> {
+    let section = std::str::from_utf8(section).ok()?;
+    let (_, label) = section.split_once("..L")?;
+    let word = label.trim_end_matches(|c: char| c.is_ascii_digit());
+    let of_module = |word: &str| {
+        let hash = word.strip_prefix("anon.")?.strip_suffix('.')?;
+        (hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(())
+    };
+    match word {
+        _ if word.len() == label.len() => None,
+        "ubsan_data" => Some("ubsan_data"),
+        "ubsan_type" => Some("ubsan_type"),
+        "__unnamed_" => Some("unnamed"),
+        _ => of_module(word).map(|()| "unnamed"),
     }
 }
 

@@ -11,10 +11,11 @@
 
 use klpx_normalize::elf::{Definition, SectionId, SymbolId};
 use klpx_normalize::name::canonical;
+use klpx_normalize::special::TableKind;
 use object::elf;
 
-use crate::differ::unnamed;
-use crate::file::{Body, Reference, ReferenceTarget};
+use crate::differ::{is_check_data, unnamed};
+use crate::file::{Body, IndexedFile, Reference, ReferenceTarget};
 use crate::graph::{Graph, Node};
 use crate::inspect::{self, LivepatchSymbol};
 use crate::pair::{BuildPair, plain};
@@ -81,6 +82,10 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
             ReferenceTarget::Before(_) => {
                 Err("the patched build refers to a place before a section".to_owned())
             }
+            ReferenceTarget::Bytes { section, .. } if is_variable(patched, section) => Err(format!(
+                "variable data of {} has no name, and the running kernel has its own",
+                String::from_utf8_lossy(patched.section_name(section))
+            )),
             ReferenceTarget::Bytes { section, at } => self.copy(unnamed(patched, section, at), 0, &there),
             ReferenceTarget::Outside { symbol, delta } => {
                 self.outside(symbol, delta, unit_reference.branch || row, &there)
@@ -313,4 +318,10 @@ impl There {
             There::Number(number) => format!("{number:#x}"),
         }
     }
+}
+
+/// Returns true for a section of variables. Rows of special sections and the sanitizer's data serve as well in a copy.
+fn is_variable(file: &IndexedFile<'_, '_>, section: SectionId) -> bool {
+    let row = || TableKind::of(file.arch, file.section_name(section)).is_some();
+    file.is_writable(section) && !row() && !is_check_data(file, section)
 }

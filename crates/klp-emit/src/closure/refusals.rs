@@ -328,6 +328,7 @@ pub(super) fn piece(builds: &ComparedUnit<'_, '_>, piece: Piece) -> Option<Diagn
             format!("a livepatch can't add to {}", String::from_utf8_lossy(name)),
             "leave this part of the patch out, or do its work in a callback",
         ),
+        (Piece::Bytes { .. }, Role::Data) if object.is_check_data(section) => return None,
         (Piece::Bytes { .. }, Role::Data) if object.elf.section_flags(section) & elf::SHF_WRITE.0 != 0 => {
             Diagnosis::new(
                 &codes::UNNAMED_DATA,

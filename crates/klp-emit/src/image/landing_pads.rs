@@ -20,7 +20,10 @@ impl Image<'_> {
     /// Returns true for code whose landing pad is missing or is removed.
     pub(crate) fn is_sealed(&self, address: u64) -> bool {
         let Some(section) = self.section_of(address) else { return false };
-        let code = self.elf.section_flags(section) & elf::SHF_EXECINSTR.0 != 0;
+        let flags = self.elf.section_flags(section);
+        let (runs, writable) = (flags & elf::SHF_EXECINSTR.0 != 0, flags & elf::SHF_WRITE.0 != 0);
+        // The final link of x86_64 puts code into `.data`.
+        let code = runs && (!writable || self.function_at(address).is_some());
         let begins = self.bytes_from(address).is_some_and(|code| code.starts_with(&ENDBR64));
         code && (!begins || self.seals().any(|sealed| sealed == address))
     }

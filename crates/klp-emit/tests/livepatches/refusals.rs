@@ -30,7 +30,7 @@ type Case = (&'static str, &'static str, (&'static str, &'static str), &'static 
 
 #[test]
 fn each_reason_has_its_code() {
-    let cases: [Case; 26] = [
+    let cases: [Case; 30] = [
         (
             "vmlinux",
             "struct p { const char *name; int v; }; static const struct p known SECTION(\"__param\") = { 0, LAST };
@@ -77,6 +77,31 @@ fn each_reason_has_its_code() {
             "int f(int x) { LAST return out(x); }",
             ("", "asm volatile(\"mov 1f(%%rip), %0\\n.pushsection .data.hidden,\\\"aw\\\"\\n1: .long 5\\n.popsection\" : \"=r\"(x));"),
             &["klpx::unnamed-data"],
+        ),
+        // What compilers make for the sanitizer's checks: a copy serves as well.
+        (
+            "vmlinux",
+            "int f(int x) { LAST return out(x); }",
+            ("", "asm volatile(\"mov 1f(%%rip), %0\\n.pushsection .data..Lubsan_data4,\\\"aw\\\"\\n1: .quad out, 5\\n.popsection\" : \"=r\"(x));"),
+            &[],
+        ),
+        (
+            "vmlinux",
+            "int f(int x) { LAST return out(x); }",
+            ("", "asm volatile(\"mov 1f(%%rip), %0\\n.pushsection .data..Lubsan_type2,\\\"aw\\\"\\n1: .quad out, 5\\n.popsection\" : \"=r\"(x));"),
+            &[],
+        ),
+        (
+            "vmlinux",
+            "int f(int x) { LAST return out(x); }",
+            ("", "asm volatile(\"mov 1f(%%rip), %0\\n.pushsection .data..L__unnamed_1,\\\"aw\\\"\\n1: .quad out, 5\\n.popsection\" : \"=r\"(x));"),
+            &[],
+        ),
+        (
+            "vmlinux",
+            "int f(int x) { LAST return out(x); }",
+            ("", "asm volatile(\"mov 1f(%%rip), %0\\n.pushsection .data..Lanon.0123456789abcdef0123456789abcdef.2,\\\"aw\\\"\\n1: .quad out, 5\\n.popsection\" : \"=r\"(x));"),
+            &[],
         ),
         (
             "vmlinux",

@@ -9,12 +9,6 @@ use std::path::PathBuf;
 use crate::elf::SectionId;
 use crate::object::{Object, Role};
 
-/// The mark that GCC puts in the section name of a sanitizer's location, with `-fdata-sections`.
-const LOCATION: &[u8] = b"..Lubsan_data";
-
-/// The bytes of line and column in a sanitizer's location (`struct source_location`, lib/ubsan.h).
-pub const LINE_AND_COLUMN: std::ops::Range<u64> = 8..16;
-
 impl<'d> Object<'d> {
     /// Returns the object with the folders in which its source was compiled.
     #[must_use]
@@ -29,12 +23,5 @@ impl<'d> Object<'d> {
         let folders = self.source_folders.iter();
         let rest = || folders.filter_map(|folder| bytes.strip_prefix(&folder[..])).next();
         (self.role(section) == Role::Strings).then(rest).flatten().unwrap_or(bytes)
-    }
-
-    /// Returns true for the section of a sanitizer's location, which holds file, line and column of a check.
-    pub fn is_check_location(&self, section: SectionId) -> bool {
-        let name = self.elf.section_name(section);
-        let at = name.windows(LOCATION.len()).position(|part| part == LOCATION);
-        at.is_some_and(|at| name[at + LOCATION.len()..].iter().all(u8::is_ascii_digit))
     }
 }

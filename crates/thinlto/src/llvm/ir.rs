@@ -3,7 +3,7 @@
 //!
 //! Two functions are the same if their texts are equal, once numbers that only name things are replaced by the named
 //! things: attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information
-//! is skipped. Text that is not understood is left unchanged: two functions then differ, which is the safe answer.
+//! is skipped, and so are line and column of a sanitizer's check. Text that is not understood is left unchanged: two functions then differ, which is the safe answer.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -203,7 +203,11 @@ impl<'t> IrModule<'t> {
                 b'!' => resolved(self.metadata.get(name)),
                 b'#' => resolved(self.attributes.get(name)),
                 b'@' => match (self.constants.get(name), names) {
-                    (Some(value), NameCounting::ByContent) => resolved(Some(value)),
+                    (Some(value), NameCounting::ByContent) => {
+                        for part in without_line(value) {
+                            resolved(Some(&part));
+                        }
+                    }
                     (None, NameCounting::ByContent) => into.update(without_counter(name).as_bytes()),
                     (value, NameCounting::Literal) => {
                         into.update(name.as_bytes());
@@ -241,6 +245,20 @@ impl IrFunction<'_> {
             |line: &&str| line.starts_with("  ") && !line[2..].starts_with([' ', ']', '#', ';']);
         self.body.lines().filter(is_instruction).count()
     }
+}
+
+/// Splits line and column out of the data of a sanitizer's check (`EmitCheck`, clang/lib/CodeGen/CGExpr.cpp): a private
+/// variable that begins with the file's name, line and column. Any other text stays whole.
+fn without_line(value: &str) -> [&str; 2] {
+    const LOCATION: &str = "{ { ptr, i32, i32 } { ptr @";
+    let split = || {
+        let (kind, _) = value.split_once(" { ")?;
+        let at = value.find(LOCATION).filter(|_| kind == "private unnamed_addr global")?;
+        let (line, behind) = value[at + LOCATION.len()..].split_once(" }")?;
+        let file = line.split(", ").next()?;
+        Some([&value[..at + LOCATION.len() + file.len()], behind])
+    };
+    split().unwrap_or([value, ""])
 }
 
 /// Returns true for the text of metadata that only debuggers read.
@@ -349,6 +367,32 @@ attributes #1 = { nounwind }
             assert_ne!(other, ORIGINAL, "{from}");
             assert_ne!(identity(ORIGINAL).body, identity(&other).body, "{from}");
         }
+    }
+
+    #[test]
+    fn only_the_place_of_a_check_does_not_matter() {
+        const CHECK: &str = "@.str = private unnamed_addr global { { ptr, i32, i32 }, ptr } \
+            { { ptr, i32, i32 } { ptr @.src, i32 2, i32 25 }, ptr @5 }\n\
+            @.src = private unnamed_addr constant [4 x i8] c\"a.c\\00\"\n\
+            @5 = private unnamed_addr constant { i16 } { i16 11 }\n@.old =";
+        let checked = ORIGINAL.replace("@.str =", CHECK);
+        let same = |from: &str, to: &str| {
+            let other = checked.replacen(from, to, 1);
+            assert_ne!(other, checked, "{from}");
+            identity(&checked) == identity(&other)
+        };
+        assert!(same("i32 2, i32 25", "i32 31, i32 7"));
+        for (from, to) in [
+            ("a.c", "b.c"),
+            ("i16 11", "i16 12"),
+            ("ptr @5 }", "ptr @.src }"),
+            ("unnamed_addr global", "unnamed_addr constant"),
+        ] {
+            assert!(!same(from, to), "{from}");
+        }
+        let constant = checked.replacen("unnamed_addr global", "unnamed_addr constant", 1);
+        let moved = constant.replacen("i32 2,", "i32 3,", 1);
+        assert_ne!(identity(&constant), identity(&moved), "only the sanitizer's variables have a place");
     }
 
     #[test]

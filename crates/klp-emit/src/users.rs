@@ -122,17 +122,13 @@ fn linked(image: &Image<'_>, address: u64) -> FunctionUsers {
     };
     for section in elf.section_ids().filter(loaded) {
         let (base, bytes) = (image.section_address(section), elf.section_bytes(section));
-        let flags = elf.section_flags(section);
-        let code = flags & elf::SHF_EXECINSTR.0 != 0;
-        // A section may hold both: the final link of x86_64 puts `relocate_kernel` into `.data`.
-        if !code || flags & elf::SHF_WRITE.0 != 0 {
+        if elf.section_flags(section) & elf::SHF_EXECINSTR.0 == 0 {
             for at in memchr::memmem::find_iter(bytes, &address.to_le_bytes()) {
                 users.kept.insert(image.describe(base + at as u64));
             }
-        }
-        if !code {
             continue;
         }
+        // Data may stand beside code: an address there is in no function, and so is kept.
         for at in fields(bytes, base, address) {
             match use_at(image, base + at as u64, address) {
                 Use::None => {}

@@ -323,7 +323,7 @@ impl<'a> Matcher<'a> {
 }
 
 /// Returns true for code and false for data. The final link of x86_64 puts `relocate_kernel` into `.data`
-/// (arch/x86/kernel/vmlinux.lds.S, since Linux 6.14 with CONFIG_KEXEC_CORE), which then has the flags of both. There,
+/// (arch/x86/kernel/vmlinux.lds.S; Linux 7.2 does, 6.12 does not), which then has the flags of both. There,
 /// only a symbol's type tells.
 fn is_code(elf: &Elf<'_>, id: SymbolId) -> Option<bool> {
     let Some(section) = elf.symbol_section(id) else { return Some(false) };

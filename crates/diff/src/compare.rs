@@ -9,7 +9,7 @@ use std::ops::Range;
 use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{
-    DirectBranch, Entry, ItemId, LINE_AND_COLUMN, Object, Outlier, TableId, Target,
+    DirectBranch, ItemId, LINE_AND_COLUMN, Object, Outlier, SectionRange, TableId, Target,
 };
 use object::endian::LittleEndian as LE;
 
@@ -47,15 +47,11 @@ struct Span {
 
 /// An entry of a special section.
 #[derive(Clone, Copy)]
-struct TableEntry {
+struct TableRow {
+    /// The described place, in bytes from the described code's entry.
+    place: i64,
     table: TableId,
     index: u32,
-}
-
-impl From<&Entry> for TableEntry {
-    fn from(entry: &Entry) -> TableEntry {
-        TableEntry { table: entry.table, index: entry.index }
-    }
 }
 
 /// The direct branches out of a range.
@@ -280,7 +276,8 @@ impl<'d> Comparer<'_, 'd> {
                 Target::Entry { table: s, entry: x, offset: i },
                 Target::Entry { table: t, entry: y, offset: j },
             ) => {
-                let (x, y) = (TableEntry { table: s, index: x }, TableEntry { table: t, index: y });
+                let (x, y) =
+                    (TableRow { place: i, table: s, index: x }, TableRow { place: j, table: t, index: y });
                 let same = i == j
                     && std::ptr::eq(
                         self.original.tables[s.index()].kind,
@@ -312,6 +309,7 @@ impl<'d> Comparer<'_, 'd> {
             && self.original.role(original_span.section) == self.patched.role(patched_span.section)
             && bytes().is_none()
             && self.references(original_span, patched_span, depth + 1).is_none()
+            && self.same_nameless_entries(original_span, patched_span, depth)
     }
 
     /// Returns the names of the unnamed tables that differ. Several sections may have one name.
@@ -349,41 +347,79 @@ impl<'d> Comparer<'_, 'd> {
 
     /// Compares the special-section entries that describe two functions: tables, places, contents and references.
     fn entries(&self, original: ItemId, patched: ItemId) -> Option<Reason> {
-        let compared = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.compared;
-        let mut original_entries: Vec<&Entry> =
-            self.original.entries(original).iter().filter(|e| compared(self.original, e)).collect();
-        let mut patched_entries: Vec<&Entry> =
-            self.patched.entries(patched).iter().filter(|e| compared(self.patched, e)).collect();
-        // The order of the sections in the two files may differ.
-        original_entries.sort_by_key(|e| (self.original.tables[e.table.index()].kind.name, e.place, e.index));
-        patched_entries.sort_by_key(|e| (self.patched.tables[e.table.index()].kind.name, e.place, e.index));
-        let mut original_entries = original_entries.into_iter();
-        let mut patched_entries = patched_entries.into_iter();
+        let rows = |object: &Object<'d>, owner: ItemId| {
+            let entries = object.entries(owner).iter();
+            compared_rows(
+                object,
+                entries.map(|e| TableRow { place: e.place, table: e.table, index: e.index }),
+            )
+        };
+        let (ours, theirs) = (rows(self.patched, patched), rows(self.original, original));
+        self.rows(&theirs, &ours, |x, y| self.same_entry_content(x, y, 0))
+    }
+
+    /// Compares the special-section entries that describe code without a name. The described place was compared
+    /// already: both entries have it at the same distance from the first byte.
+    fn same_nameless_entries(&self, original_span: Span, patched_span: Span, depth: u8) -> bool {
+        let rows = |object: &Object<'d>, Span { section, start, end, base }: Span| {
+            let entries = object.nameless_entries(SectionRange { section, start, end }).iter();
+            let place = |place: u64| place.wrapping_sub(base) as i64;
+            compared_rows(
+                object,
+                entries.map(|e| TableRow { place: place(e.place), table: e.table, index: e.index }),
+            )
+        };
+        let (theirs, ours) = (rows(self.original, original_span), rows(self.patched, patched_span));
+        let same = |x: TableRow, y: TableRow| {
+            let behind_place = |object: &Object<'d>, row: TableRow| {
+                let (section, start, end) = object.entry_range(row.table, row.index);
+                let place = object.relocations_in(section, start, end).first();
+                let width = place.map_or(0, |rela| field_bytes(object, rela));
+                Span { section, start: start + width, end, base: start }
+            };
+            let (a, b) = (behind_place(self.original, x), behind_place(self.patched, y));
+            a.end - a.start == b.end - b.start
+                && self.bytes(a, b).is_none()
+                && self.references(a, b, depth + 1).is_none()
+        };
+        self.rows(&theirs, &ours, same).is_none()
+    }
+
+    /// Returns the first row in which two lists of special-section entries differ; `same` compares the contents.
+    fn rows(
+        &self,
+        original: &[TableRow],
+        patched: &[TableRow],
+        same: impl Fn(TableRow, TableRow) -> bool,
+    ) -> Option<Reason> {
+        let (mut original, mut patched) = (original.iter(), patched.iter());
         loop {
-            let name = |object: &Object<'d>, entry: &Entry| object.tables[entry.table.index()].kind.name;
-            return Some(match (original_entries.next(), patched_entries.next()) {
+            let (object, row) = match (original.next(), patched.next()) {
                 (None, None) => return None,
-                (Some(x), None) => Reason::SpecialSection { table: name(self.original, x), offset: x.place },
-                (None, Some(y)) => Reason::SpecialSection { table: name(self.patched, y), offset: y.place },
-                (Some(x), Some(y)) => {
-                    let same = name(self.original, x) == name(self.patched, y)
-                        && self.original.elf.section_name(self.original.tables[x.table.index()].section)
-                            == self.patched.elf.section_name(self.patched.tables[y.table.index()].section)
+                (Some(&x), None) => (self.original, x),
+                (None, Some(&y)) => (self.patched, y),
+                (Some(&x), Some(&y)) => {
+                    let section = |object: &Object<'d>, row: TableRow| {
+                        object.elf.section_name(object.tables[row.table.index()].section)
+                    };
+                    let alike = section(self.original, x) == section(self.patched, y)
                         && x.place == y.place
                         && self.original.entry_companion(x.table, x.index)
                             == self.patched.entry_companion(y.table, y.index)
-                        && self.same_entry_content(x.into(), y.into(), 0);
-                    if same {
+                        && same(x, y);
+                    if alike {
                         continue;
                     }
-                    Reason::SpecialSection { table: name(self.patched, y), offset: y.place }
+                    (self.patched, y)
                 }
-            });
+            };
+            let table = object.tables[row.table.index()].kind.name;
+            return Some(Reason::SpecialSection { table, offset: row.place });
         }
     }
 
     /// Returns true if two special-section entries have the same contents and references.
-    fn same_entry_content(&self, original: TableEntry, patched: TableEntry, depth: u8) -> bool {
+    fn same_entry_content(&self, original: TableRow, patched: TableRow, depth: u8) -> bool {
         let (their_section, a, b) = self.original.entry_range(original.table, original.index);
         let (our_section, c, d) = self.patched.entry_range(patched.table, patched.index);
         let original_span = Span { section: their_section, start: a, end: b, base: a };
@@ -435,6 +471,15 @@ impl<'d> Comparer<'_, 'd> {
 enum Unlike {
     Target,
     Content,
+}
+
+/// Returns the rows of the tables that are compared, by table and place: the order of the sections in the two files may
+/// differ.
+fn compared_rows(object: &Object<'_>, rows: impl Iterator<Item = TableRow>) -> Vec<TableRow> {
+    let kind = |row: &TableRow| object.tables[row.table.index()].kind;
+    let mut rows: Vec<TableRow> = rows.filter(|row| kind(row).compared).collect();
+    rows.sort_by_key(|row| (kind(row).name, row.place, row.index));
+    rows
 }
 
 fn span(object: &Object<'_>, item: ItemId) -> Span {

@@ -10,7 +10,7 @@ mod referents;
 mod refusals;
 mod selection;
 
-pub(crate) use pieces::place_of;
-pub use pieces::{Callback, Piece};
+pub use pieces::{Callback, Piece, PieceEntry};
+pub(crate) use pieces::{place_of, place_of_piece};
 pub use referents::{Closure, Reference, ReferenceOrigin, Referent};
 pub use selection::select;

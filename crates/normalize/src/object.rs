@@ -160,6 +160,19 @@ pub struct Entry {
     pub index: u32,
 }
 
+/// A special-section entry that describes code without a name, such as a call in an alternative's replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamelessEntry {
+    /// The section of the code.
+    pub section: SectionId,
+    /// The described place in this section.
+    pub place: u64,
+    /// Index into [`Object::tables`].
+    pub table: TableId,
+    /// Index of the entry in its table.
+    pub index: u32,
+}
+
 /// A named symbol: section, value, the complement of its size, 1 for a label, and the symbol.
 type Sorted = (u32, u64, u64, u8, SymbolId);
 
@@ -181,6 +194,7 @@ pub struct Object<'d> {
     units: Vec<FileId>,
     entries: Vec<Entry>,
     item_entries: Vec<u32>,
+    nameless_entries: Vec<NamelessEntry>,
     marks: Vec<gaps::MappingSymbol>,
     outliers: Vec<Outlier>,
     type_ids: Vec<type_ids::TypeId>,
@@ -221,6 +235,7 @@ impl<'d> Object<'d> {
             units: Vec::new(),
             entries: Vec::new(),
             item_entries: Vec::new(),
+            nameless_entries: Vec::new(),
             marks: Vec::new(),
             outliers: Vec::new(),
             type_ids: Vec::new(),

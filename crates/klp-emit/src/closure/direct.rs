@@ -2,7 +2,7 @@
 //! each.
 
 use klpx_normalize::elf::Rela;
-use klpx_normalize::object::Object;
+use klpx_normalize::object::{Object, SectionRange};
 use object::endian::{I64, LittleEndian as LE, U64};
 
 use super::pieces::Piece;
@@ -10,13 +10,7 @@ use super::pieces::Piece;
 /// The relocations that the branches out of a piece would have, sorted by place. Fails with the place in the section of
 /// a branch out that can't have a relocation.
 pub(crate) fn branches(object: &Object<'_>, piece: Piece) -> Result<Vec<Rela>, u64> {
-    let (section, start, end) = match piece {
-        Piece::Item(item) => {
-            let item = object.item(item);
-            (item.section, item.entry, item.end)
-        }
-        Piece::Bytes { section, start, end } => (section, start, end),
-    };
+    let SectionRange { section, end, .. } = piece.range(object);
     let relocation = |branch: klpx_normalize::object::DirectBranch| {
         let (Some((place, field)), Some(to)) = (branch.field, branch.to) else { return Err(branch.at) };
         let to = object.item(to);
@@ -26,5 +20,5 @@ pub(crate) fn branches(object: &Object<'_>, piece: Piece) -> Result<Vec<Rela>, u
             r_addend: I64::new(LE, branch.target.wrapping_sub(to.entry) as i64 + field.addend),
         })
     };
-    object.direct_branches(section, (start, end)).into_iter().map(relocation).collect()
+    object.direct_branches(section, (piece.anchor(object), end)).into_iter().map(relocation).collect()
 }

@@ -3,7 +3,7 @@
 use klpx_diagnosis::DiagnosisPlace;
 use klpx_normalize::elf::SectionId;
 use klpx_normalize::lifetime::Lifetime;
-use klpx_normalize::object::{ItemId, Object};
+use klpx_normalize::object::{Entry, Item, ItemId, Object, SectionRange, TableId};
 
 use crate::plan::{CallbackKind, ComparedUnit};
 
@@ -23,6 +23,60 @@ pub enum Piece {
     },
 }
 
+impl Piece {
+    /// Returns the piece's bytes.
+    pub(crate) fn range(self, object: &Object<'_>) -> SectionRange {
+        match self {
+            Piece::Item(item) => {
+                let &Item { section, start, end, .. } = object.item(item);
+                SectionRange { section, start, end }
+            }
+            Piece::Bytes { section, start, end } => SectionRange { section, start, end },
+        }
+    }
+
+    /// Returns the place in the section from which offsets are counted: the item's entry, or the first byte.
+    pub(crate) fn anchor(self, object: &Object<'_>) -> u64 {
+        match self {
+            Piece::Item(item) => object.item(item).entry,
+            Piece::Bytes { start, .. } => start,
+        }
+    }
+
+    /// Returns the special-section entries that describe places in the piece.
+    pub(crate) fn entries(self, object: &Object<'_>) -> Vec<PieceEntry> {
+        let piece = self;
+        match piece {
+            Piece::Item(item) => {
+                let entries = object.entries(item).iter();
+                entries
+                    .map(|&Entry { table, index, place, .. }| PieceEntry { piece, table, index, place })
+                    .collect()
+            }
+            Piece::Bytes { section, start, end } => {
+                let entries = object.nameless_entries(SectionRange { section, start, end }).iter();
+                let place = |place: u64| place.wrapping_sub(start) as i64;
+                entries
+                    .map(|e| PieceEntry { piece, table: e.table, index: e.index, place: place(e.place) })
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A special-section entry that describes a place in a piece.
+#[derive(Clone, Copy, Debug)]
+pub struct PieceEntry {
+    /// The piece.
+    pub piece: Piece,
+    /// Index into [`Object::tables`].
+    pub table: TableId,
+    /// Index of the entry in its table.
+    pub index: u32,
+    /// The place, in bytes from the item's entry or the first byte.
+    pub place: i64,
+}
+
 /// A callback that the patch registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Callback {
@@ -38,6 +92,14 @@ pub(crate) fn place_of(object: &Object<'_>, item: ItemId) -> DiagnosisPlace {
     match object.file_name(object.symbol_file(object.item(item).symbol)) {
         [] => place,
         file => place.at(String::from_utf8_lossy(file), None),
+    }
+}
+
+/// A place for a diagnosis: that of an item; unnamed bytes have none.
+pub(crate) fn place_of_piece(object: &Object<'_>, piece: Piece) -> DiagnosisPlace {
+    match piece {
+        Piece::Item(item) => place_of(object, item),
+        Piece::Bytes { .. } => DiagnosisPlace::default(),
     }
 }
 

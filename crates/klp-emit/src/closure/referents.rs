@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use klpx_diagnosis::Note;
 use klpx_normalize::elf::{Rela, SectionId, SymbolId};
 use klpx_normalize::name::is_apart;
-use klpx_normalize::object::{Entry, ItemId, Object, Role, SectionRange, TableId, Target};
+use klpx_normalize::object::{ItemId, Object, Role, SectionRange, TableId, Target};
 use klpx_normalize::special::Policy;
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::direct;
 use super::globals::{NewGlobal, is_exported};
-use super::pieces::{Callback, Piece};
+use super::pieces::{Callback, Piece, PieceEntry};
 use crate::arch;
 use crate::callers::is_branch;
 use crate::plan::ComparedUnit;
@@ -39,8 +39,8 @@ pub enum Referent {
 pub enum ReferenceOrigin {
     /// In code or data.
     Piece(Piece),
-    /// A special-section entry: such references describe the copy.
-    Table,
+    /// A special-section entry that describes a piece: its references mean the copy.
+    Table(Piece),
 }
 
 /// A reference of a unit's patched object: a relocation with its section.
@@ -85,14 +85,13 @@ impl<'u, 'd> Closure<'u, 'd> {
         self.pieces[unit].contains(&piece)
     }
 
-    /// The special-section entries of a copied item that are carried with the copy, in table order.
-    pub fn carried(&self, unit: usize, item: ItemId) -> impl Iterator<Item = Entry> + '_ {
+    /// The special-section entries that describe a copied piece and are carried with the copy, in table order.
+    pub fn carried(&self, unit: usize, piece: Piece) -> Vec<PieceEntry> {
         let object = self.units[unit].patched;
-        object
-            .entries(item)
-            .iter()
-            .copied()
-            .filter(move |entry| object.tables[entry.table.index()].kind.policy == Policy::Carry)
+        let mut entries = piece.entries(object);
+        entries.retain(|entry| object.tables[entry.table.index()].kind.policy == Policy::Carry);
+        entries.sort_by_key(|entry| (entry.table, entry.index));
+        entries
     }
 
     /// The original functions that a unit's copied functions replace, in item order. Cold parts are not listed: they
@@ -129,18 +128,11 @@ impl<'u, 'd> Closure<'u, 'd> {
             }
         };
         for &piece in &self.pieces[unit] {
-            match piece {
-                Piece::Bytes { section, start, end } => {
-                    refer(ReferenceOrigin::Piece(piece), section, start, end)
-                }
-                Piece::Item(item) => {
-                    let shape = object.item(item);
-                    refer(ReferenceOrigin::Piece(piece), shape.section, shape.start, shape.end);
-                    for entry in self.carried(unit, item) {
-                        let (section, start, end) = object.entry_range(entry.table, entry.index);
-                        refer(ReferenceOrigin::Table, section, start, end);
-                    }
-                }
+            let SectionRange { section, start, end } = piece.range(object);
+            refer(ReferenceOrigin::Piece(piece), section, start, end);
+            for entry in self.carried(unit, piece) {
+                let (section, start, end) = object.entry_range(entry.table, entry.index);
+                refer(ReferenceOrigin::Table(piece), section, start, end);
             }
         }
         items.into_iter().collect()
@@ -156,6 +148,12 @@ impl<'u, 'd> Closure<'u, 'd> {
         let object = self.units[unit].patched;
         match object.resolve(reference.section, reference.rela) {
             Target::Item { item, offset } => self.item_referent(unit, reference, item, offset),
+            Target::Literal { section, start, offset, .. }
+                if let Some((piece, delta)) =
+                    described(reference.origin, section, start.wrapping_add_signed(offset)) =>
+            {
+                Referent::Copied(unit, piece, delta)
+            }
             Target::Literal { section, start, end, offset } => {
                 let end = literal_end(object, reference, SectionRange { section, start, end });
                 Referent::Copied(unit, Piece::Bytes { section, start, end }, offset)
@@ -214,7 +212,9 @@ impl<'u, 'd> Closure<'u, 'd> {
             return if copied { copy } else { Referent::Original(original, offset) };
         }
         let branch = is_branch(object, reference.section, reference.rela);
-        if self.has(unit, piece) && (reference.origin == ReferenceOrigin::Table || branch || offset != 0) {
+        if self.has(unit, piece)
+            && (matches!(reference.origin, ReferenceOrigin::Table(_)) || branch || offset != 0)
+        {
             return copy;
         }
         if is_apart(object.item_name(item)) {
@@ -228,10 +228,17 @@ impl<'u, 'd> Closure<'u, 'd> {
     }
 }
 
+/// The piece without a name that an entry describes and a place lies in, with the place's distance from the first byte.
+fn described(origin: ReferenceOrigin, of: SectionId, place: u64) -> Option<(Piece, i64)> {
+    let ReferenceOrigin::Table(piece @ Piece::Bytes { section, start, end }) = origin else { return None };
+    (section == of && (start..end).contains(&place)).then(|| (piece, place.wrapping_sub(start) as i64))
+}
+
 /// The real end of a literal whose length only its reader knows.
 fn literal_end(object: &Object<'_>, reference: Reference<'_>, literal: SectionRange) -> u64 {
     let SectionRange { section, start, end } = literal;
-    if let (ReferenceOrigin::Table, Role::Table(table)) = (reference.origin, object.role(reference.section))
+    if let (ReferenceOrigin::Table(_), Role::Table(table)) =
+        (reference.origin, object.role(reference.section))
         && object.tables[table.index()].kind.name == ".altinstructions"
     {
         // struct alt_instr ends with instrlen and replacementlen, in every version and on both architectures.

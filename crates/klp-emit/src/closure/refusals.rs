@@ -8,7 +8,7 @@ use klpx_normalize::name::{canonical, is_apart};
 use klpx_normalize::object::{ItemId, Object, Role, Target};
 use object::elf;
 
-use super::pieces::{Piece, place_of};
+use super::pieces::{Piece, place_of, place_of_piece};
 use crate::callers::direct_callers;
 use crate::plan::ComparedUnit;
 
@@ -208,18 +208,14 @@ pub(super) fn changed_constant(object: &Object<'_>, item: ItemId, why: &str) -> 
 
 /// The refusal for a branch out of a piece that can't have a relocation; `at` is the place of the branch in the section.
 pub(super) fn direct_branch(object: &Object<'_>, piece: Piece, at: u64) -> Diagnosis {
-    let (section, start) = match piece {
-        Piece::Item(item) => (object.item(item).section, object.item(item).entry),
-        Piece::Bytes { section, start, .. } => (section, start),
-    };
-    let section = String::from_utf8_lossy(object.elf.section_name(section));
+    let section = String::from_utf8_lossy(object.elf.section_name(piece.range(object).section));
     Diagnosis::new(
         &codes::DIRECT_BRANCH,
         "a short way out of a function",
         format!(
             "at byte {:#x} it leads to another place of {section} without a relocation, and a \
              copy would be too far away",
-            at.wrapping_sub(start)
+            at.wrapping_sub(piece.anchor(object))
         ),
         "change the callers of this function instead",
     )
@@ -284,14 +280,6 @@ pub(super) fn border(
     )
 }
 
-/// The place of a piece; unnamed bytes have none.
-fn place_of_piece(object: &Object<'_>, piece: Piece) -> DiagnosisPlace {
-    match piece {
-        Piece::Item(item) => place_of(object, item),
-        Piece::Bytes { .. } => DiagnosisPlace::default(),
-    }
-}
-
 /// The refusal for a reference of the piece `by` to `what`, which the running kernel has freed.
 pub(super) fn init_reference(object: &Object<'_>, by: Piece, what: &[u8]) -> Diagnosis {
     Diagnosis::new(
@@ -306,10 +294,7 @@ pub(super) fn init_reference(object: &Object<'_>, by: Piece, what: &[u8]) -> Dia
 /// Refuses pieces that can't be copied at all.
 pub(super) fn piece(builds: &ComparedUnit<'_, '_>, piece: Piece) -> Option<Diagnosis> {
     let object = builds.patched;
-    let section = match piece {
-        Piece::Item(item) => object.item(item).section,
-        Piece::Bytes { section, .. } => section,
-    };
+    let section = piece.range(object).section;
     let name = object.elf.section_name(section);
     if Lifetime::of(name).is_gone(builds.is_vmlinux()) {
         let what = match piece {

@@ -6,7 +6,7 @@ use klpx_diagnosis::{Diagnosis, Failure, Note, Result, codes};
 use klpx_inline_check::reach;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::name::is_apart;
-use klpx_normalize::object::{Entry, ItemId, Target};
+use klpx_normalize::object::{ItemId, SectionRange, Target};
 
 use super::globals::{new_globals, undefined};
 use super::pieces::{Callback, Piece, is_gone, place_of};
@@ -262,12 +262,7 @@ impl<'u, 'd> Selection<'_, 'u, 'd> {
             let builds = self.unit(unit);
             let object = builds.patched;
             self.faults.extend(refusals::piece(&builds, piece));
-            let (section, start, end) = match piece {
-                Piece::Item(item) => {
-                    (object.item(item).section, object.item(item).start, object.item(item).end)
-                }
-                Piece::Bytes { section, start, end } => (section, start, end),
-            };
+            let SectionRange { section, start, end } = piece.range(object);
             let origin = ReferenceOrigin::Piece(piece);
             for rela in object.relocations_in(section, start, end) {
                 self.follow(unit, piece, Reference { origin, section, rela });
@@ -280,12 +275,14 @@ impl<'u, 'd> Selection<'_, 'u, 'd> {
                 }
                 Err(at) => self.faults.push(refusals::direct_branch(object, piece, at)),
             }
-            let Piece::Item(item) = piece else { continue };
-            let carried: Vec<Entry> = self.closure.carried(unit, item).collect();
-            for entry in carried {
+            for entry in self.closure.carried(unit, piece) {
                 let (section, start, end) = object.entry_range(entry.table, entry.index);
                 for rela in object.relocations_in(section, start, end) {
-                    self.follow(unit, piece, Reference { origin: ReferenceOrigin::Table, section, rela });
+                    self.follow(
+                        unit,
+                        piece,
+                        Reference { origin: ReferenceOrigin::Table(piece), section, rela },
+                    );
                 }
             }
         }
@@ -302,7 +299,10 @@ impl<'u, 'd> Selection<'_, 'u, 'd> {
         self.faults.extend(refusals::border(&builds, by, section, rela));
         match self.closure.referent(unit, reference) {
             Referent::Copied(other, piece, offset) => {
-                if origin != ReferenceOrigin::Table && offset == 0 && !is_branch(object, section, rela) {
+                if !matches!(origin, ReferenceOrigin::Table(_))
+                    && offset == 0
+                    && !is_branch(object, section, rela)
+                {
                     let note = refusals::new_address(self.closure.units, (unit, by), (other, piece));
                     self.closure.warnings.extend(note);
                 }

@@ -12,8 +12,8 @@
 //! | `__mcount_loc` | carried (compilers make it): a copy can be traced, and replaced by the next livepatch |
 //! | `.orc_unwind_ip`, `.orc_unwind` | carried, see `place_unwind` |
 //!
-//! All of these tables except the first describe places in the function itself, so a run on the whole link has the same
-//! entries.
+//! All of these tables except the first describe places in the function itself or in what replaces a part of it (an
+//! alternative's code, which has no name), so a run on the whole link has the same entries.
 
 use klpx_diagnosis::{Diagnosis, Note, codes};
 use klpx_normalize::elf::SectionId;
@@ -25,7 +25,7 @@ use object::endian::LittleEndian as LE;
 use super::references::late_alternative;
 use super::{ALLOC, EXEC, Emitter, LINK_ORDER, OutputPlace, Outside, WRITE};
 use crate::arch;
-use crate::closure::{Piece, Reference, ReferenceOrigin, place_of};
+use crate::closure::{Piece, PieceEntry, Reference, ReferenceOrigin, place_of, place_of_piece};
 use crate::plan::VMLINUX;
 use crate::writer::{Relocation, Sec};
 
@@ -33,24 +33,21 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
     pub(super) fn place_entries(&mut self, unit: usize) {
         let object = self.unit(unit).patched;
         let closure = self.closure;
-        let items: Vec<ItemId> = closure.pieces[unit]
-            .iter()
-            .filter_map(|piece| match piece {
-                Piece::Item(item) => Some(*item),
-                Piece::Bytes { .. } => None,
-            })
-            .collect();
-        let mut carried: Vec<Entry> = items.iter().flat_map(|&item| closure.carried(unit, item)).collect();
+        let pieces = &closure.pieces[unit];
+        let mut carried: Vec<PieceEntry> =
+            pieces.iter().flat_map(|&piece| closure.carried(unit, piece)).collect();
         carried.sort_by_key(|entry| (entry.table, entry.index));
         for entry in carried {
             if object.tables[entry.table.index()].companion.is_none() && self.keeps(unit, entry) {
                 self.place_entry(unit, entry);
             }
         }
-        for item in items {
-            self.refuse_entries(unit, item);
-            self.place_unwind(unit, item);
-            self.check_alternatives(unit, item);
+        for &piece in pieces {
+            self.refuse_entries(unit, piece);
+            if let Piece::Item(item) = piece {
+                self.place_unwind(unit, item);
+                self.check_alternatives(unit, item);
+            }
         }
     }
 
@@ -67,7 +64,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         section
     }
 
-    fn place_entry(&mut self, unit: usize, entry: Entry) {
+    fn place_entry(&mut self, unit: usize, entry: PieceEntry) {
         let object = self.unit(unit).patched;
         let (from, start, end) = object.entry_range(entry.table, entry.index);
         let least = if (end - start) % 8 == 0 {
@@ -85,14 +82,14 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         self.entries.insert((unit, entry.table, entry.index), OutputPlace { section, offset: at });
         for rela in object.relocations_in(from, start, end) {
             let offset = at + (rela.r_offset.get(LE) - start);
-            let reference = Reference { origin: ReferenceOrigin::Table, section: from, rela };
-            self.relocate(unit, entry.owner, reference, OutputPlace { section, offset });
+            let reference = Reference { origin: ReferenceOrigin::Table(entry.piece), section: from, rela };
+            self.relocate(unit, entry.piece, reference, OutputPlace { section, offset });
         }
     }
 
     /// Returns whether an entry is kept. Entries that would make the loader use a symbol that is not there yet are
     /// dropped or refused.
-    fn keeps(&mut self, unit: usize, entry: Entry) -> bool {
+    fn keeps(&mut self, unit: usize, entry: PieceEntry) -> bool {
         if self.unit(unit).is_vmlinux() {
             return true;
         }
@@ -110,20 +107,24 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
                 &codes::MODULE_STATIC_CALL,
                 "use KLP_STATIC_CALL() of linux/livepatch_helpers.h, or call through a pointer",
             ),
-            ".call_sites" => return !self.late.contains(&(unit, entry.owner, entry.place + 1)),
+            ".call_sites" => {
+                let late = |item| self.late.contains(&(unit, item, entry.place + 1));
+                return !matches!(entry.piece, Piece::Item(item) if late(item));
+            }
             _ => return true,
         };
         let (from, start, _) = object.entry_range(entry.table, entry.index);
         let Some(rela) = object.relocations_in(from, start + key_at, start + key_at + 1).first() else {
             return true;
         };
-        let referent =
-            self.closure.referent(unit, Reference { origin: ReferenceOrigin::Table, section: from, rela });
+        let referent = self
+            .closure
+            .referent(unit, Reference { origin: ReferenceOrigin::Table(entry.piece), section: from, rela });
         let Some(Ok((outside, name))) = self.outside(unit, referent) else { return true };
         if !outside.is_late() {
             return true;
         }
-        let owner = place_of(object, entry.owner).inside(entry.place);
+        let owner = place_of_piece(object, entry.piece).inside(entry.place);
         if name.starts_with("__tracepoint_") {
             let why =
                 "the replaced function can't follow a tracepoint of a module: its key is found too late";
@@ -146,27 +147,30 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         false
     }
 
-    fn refuse_entries(&mut self, unit: usize, item: ItemId) {
+    fn refuse_entries(&mut self, unit: usize, piece: Piece) {
         let object = self.unit(unit).patched;
-        for entry in object.entries(item) {
-            match object.tables[entry.table.index()].kind.policy {
-                Policy::Refuse(why) => self.faults.push(
+        for entry in piece.entries(object) {
+            match (object.tables[entry.table.index()].kind.policy, piece) {
+                (Policy::Refuse(why), _) => self.faults.push(
                     Diagnosis::new(
                         &codes::SPECIAL_SECTION,
                         "this function can't be copied",
                         why,
                         "change another function, or leave this part of the patch out",
                     )
-                    .place(place_of(object, item)),
+                    .place(place_of_piece(object, piece)),
                 ),
-                Policy::RuntimeConstant => self.runtime_constant(unit, item, *entry),
-                Policy::Carry | Policy::Drop(_) => {}
+                (Policy::RuntimeConstant, Piece::Item(item)) => self.runtime_constant(unit, item, entry),
+                (Policy::RuntimeConstant, Piece::Bytes { .. }) => {
+                    self.faults.push(lost_constant("a runtime constant in an alternative"));
+                }
+                (Policy::Carry | Policy::Drop(_), _) => {}
             }
         }
     }
 
     /// Boot code patches `runtime_const_ptr(x)` into the code. A copy reads the variable instead.
-    fn runtime_constant(&mut self, unit: usize, item: ItemId, entry: Entry) {
+    fn runtime_constant(&mut self, unit: usize, item: ItemId, entry: PieceEntry) {
         let builds = self.unit(unit);
         let object = builds.patched;
         let table = object.tables[entry.table.index()].section;
@@ -180,18 +184,8 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let variable = self.runtime_value(unit, &name);
         let placed = self.placed.get(&(unit, Piece::Item(item))).copied();
         let (Some(load), Some((outside, delta)), Some(placed)) = (load, variable, placed) else {
-            let why = "it was patched into the code while the kernel booted, and klpx finds no place to read it from";
-            let what = format!("the runtime constant {name}");
-            self.faults.push(
-                Diagnosis::new(
-                    &codes::RUNTIME_CONSTANT,
-                    what,
-                    why,
-                    "report this function and the kernel's version",
-                )
-                .place(place_of(object, item)),
-            );
-            return;
+            let fault = lost_constant(&format!("the runtime constant {name}"));
+            return self.faults.push(fault.place(place_of(object, item)));
         };
         let at = placed.start as usize + load.at;
         if let Some(field) = self.out.sections[placed.section.0].data.get_mut(at..at + load.bytes.len()) {
@@ -289,6 +283,16 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             }
         }
     }
+}
+
+/// The refusal for a runtime constant that a copy can't read.
+fn lost_constant(what: &str) -> Diagnosis {
+    Diagnosis::new(
+        &codes::RUNTIME_CONSTANT,
+        what,
+        "it was patched into the code while the kernel booted, and klpx finds no place to read it from",
+        "report this function and the kernel's version",
+    )
 }
 
 /// The unwind row that applies where a function begins, if the row belongs to a function before it in the section.

@@ -54,8 +54,9 @@ impl Emitter<'_, '_, '_> {
         let back = (at + 4 - common) as u32;
         out.data[at + 4..at + 8].copy_from_slice(&back.to_le_bytes());
         let offset = at as u64 + klpx_normalize::frames::CODE;
-        let reference = Reference { origin: ReferenceOrigin::Table, section: from, rela: frame.code };
-        self.relocate(unit, item, reference, OutputPlace { section, offset });
+        let reference =
+            Reference { origin: ReferenceOrigin::Table(Piece::Item(item)), section: from, rela: frame.code };
+        self.relocate(unit, Piece::Item(item), reference, OutputPlace { section, offset });
     }
 }
 

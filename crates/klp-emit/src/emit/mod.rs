@@ -217,7 +217,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
 
     fn place(&mut self, unit: usize, piece: Piece) {
         let object = self.unit(unit).patched;
-        let (SectionRange { section: from, start, end }, entry) = self.source_range(unit, piece);
+        let SectionRange { section: from, start, end } = piece.range(object);
         let section = self.section_for(unit, from);
         let fill = if object.role(from) == Role::Code { arch::filler(object.arch) } else { 0 };
         let align = object.elf.section(from).sh_addralign.get(LE).max(1);
@@ -235,7 +235,7 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
             out.data.extend_from_slice(bytes);
             out.data.resize((at + (end - start)) as usize, 0); // per-cpu data without bytes in the file
         }
-        let anchor = at + (entry - start);
+        let anchor = at + (piece.anchor(object) - start);
         let symbol = match piece {
             Piece::Item(item) => self.item_symbol(unit, item, section, anchor),
             Piece::Bytes { .. } => None,

@@ -2,14 +2,14 @@
 
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Result, codes};
 use klpx_normalize::elf::SymbolId;
-use klpx_normalize::object::{Item, ItemId, Object, Role, SectionRange};
+use klpx_normalize::object::{ItemId, Object, Role, SectionRange};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
 use super::{Emitter, OutputPlace, Outside, Placed};
 use crate::arch::{self, VENEER, Veneer};
 use crate::callers::is_branch;
-use crate::closure::{Piece, Reference, ReferenceOrigin, Referent, place_of};
+use crate::closure::{Piece, Reference, ReferenceOrigin, Referent, place_of_piece};
 use crate::plan::{Import, PENDING, VMLINUX, klp_symbol};
 use crate::writer::{Relocation, Symbol, SymbolIndex, SymbolPlace};
 
@@ -19,7 +19,7 @@ impl Emitter<'_, '_, '_> {
         if builds.is_vmlinux() {
             return;
         }
-        let (SectionRange { section, start, end }, entry) = self.source_range(unit, piece);
+        let SectionRange { section, start, end } = piece.range(builds.patched);
         if builds.patched.role(section) != Role::Code {
             return;
         }
@@ -29,7 +29,8 @@ impl Emitter<'_, '_, '_> {
             let late = matches!(self.outside(unit, referent), Some(Ok((outside, _))) if outside.is_late());
             match piece {
                 Piece::Item(item) if late => {
-                    self.late.insert((unit, item, rela.r_offset.get(LE).wrapping_sub(entry) as i64));
+                    let anchor = piece.anchor(builds.patched);
+                    self.late.insert((unit, item, rela.r_offset.get(LE).wrapping_sub(anchor) as i64));
                 }
                 Piece::Bytes { .. } if late => self.faults.push(late_alternative(DiagnosisPlace::default())),
                 _ => {}
@@ -37,28 +38,13 @@ impl Emitter<'_, '_, '_> {
         }
     }
 
-    /// The bytes of a piece in the patched object, and the offset of the piece's entry in the section.
-    pub(super) fn source_range(&self, unit: usize, piece: Piece) -> (SectionRange, u64) {
-        match piece {
-            Piece::Item(item) => {
-                let &Item { section, start, end, entry, .. } = self.unit(unit).patched.item(item);
-                (SectionRange { section, start, end }, entry)
-            }
-            Piece::Bytes { section, start, end } => (SectionRange { section, start, end }, start),
-        }
-    }
-
     pub(super) fn relocate_piece(&mut self, unit: usize, piece: Piece) {
-        let (SectionRange { section, start, end }, _) = self.source_range(unit, piece);
+        let SectionRange { section, start, end } = piece.range(self.unit(unit).patched);
         let Some(placed) = self.placed.get(&(unit, piece)).copied() else { return };
-        let owner = match piece {
-            Piece::Item(item) => item,
-            Piece::Bytes { .. } => ItemId(0),
-        };
         for rela in self.unit(unit).patched.relocations_in(section, start, end) {
             let offset = placed.start + (rela.r_offset.get(LE) - start);
             let reference = Reference { origin: ReferenceOrigin::Piece(piece), section, rela };
-            self.relocate(unit, owner, reference, OutputPlace { section: placed.section, offset });
+            self.relocate(unit, piece, reference, OutputPlace { section: placed.section, offset });
         }
         self.relocate_branches(unit, piece, placed);
         let name = self.out.sections[placed.section.0].name.clone();
@@ -68,11 +54,7 @@ impl Emitter<'_, '_, '_> {
 
     /// Gives branches to other functions of the same section the relocation that the assembler left out.
     fn relocate_branches(&mut self, unit: usize, piece: Piece, placed: Placed) {
-        let owner = match piece {
-            Piece::Item(item) => item,
-            Piece::Bytes { .. } => ItemId(0),
-        };
-        let (SectionRange { section, start, .. }, _) = self.source_range(unit, piece);
+        let SectionRange { section, start, .. } = piece.range(self.unit(unit).patched);
         for rela in &self.closure.direct_branches(unit, piece) {
             let offset = placed.start + (rela.r_offset.get(LE) - start);
             let field = offset as usize..offset as usize + 4;
@@ -82,16 +64,16 @@ impl Emitter<'_, '_, '_> {
                 bytes.fill(0); // the loader takes no other
             }
             let reference = Reference { origin: ReferenceOrigin::Piece(piece), section, rela };
-            self.relocate(unit, owner, reference, OutputPlace { section: placed.section, offset });
+            self.relocate(unit, piece, reference, OutputPlace { section: placed.section, offset });
         }
     }
 
-    /// Writes the relocation of a reference at a place of the module's object. `owner` is the item that a diagnosis
+    /// Writes the relocation of a reference at a place of the module's object. `owner` is the piece that a diagnosis
     /// names.
     pub(super) fn relocate(
         &mut self,
         unit: usize,
-        owner: ItemId,
+        owner: Piece,
         reference: Reference<'_>,
         place: OutputPlace,
     ) {
@@ -100,7 +82,11 @@ impl Emitter<'_, '_, '_> {
         let kind = match object.relocation_kind(rela) {
             Some(kind) if kind.code == 0 => return,
             Some(kind) if kind.in_module => kind,
-            _ => return self.faults.push(relocation_type(place_of(object, owner), rela.r_type(LE, false).0)),
+            _ => {
+                return self
+                    .faults
+                    .push(relocation_type(place_of_piece(object, owner), rela.r_type(LE, false).0));
+            }
         };
         let bias = if object.role(section) == Role::Code { object.arch.pc_bias(kind) } else { 0 };
         let referent = self.closure.referent(unit, reference);
@@ -108,7 +94,7 @@ impl Emitter<'_, '_, '_> {
             Referent::Absolute(value) => (None, value - bias),
             Referent::Copied(other, piece, delta) => {
                 let Some(placed) = self.placed.get(&(other, piece)).copied() else {
-                    return self.faults.push(not_copied(place_of(object, owner)));
+                    return self.faults.push(not_copied(place_of_piece(object, owner)));
                 };
                 match placed.symbol {
                     Some(symbol) => (Some(symbol), delta - bias),
@@ -117,13 +103,13 @@ impl Emitter<'_, '_, '_> {
             }
             Referent::Entry(table, entry, delta) => match self.entries.get(&(unit, table, entry)).copied() {
                 Some(copy) => (self.section_symbol(copy.section), copy.offset as i64 + delta - bias),
-                None => return self.faults.push(not_copied(place_of(object, owner))),
+                None => return self.faults.push(not_copied(place_of_piece(object, owner))),
             },
             Referent::Original(_, delta) | Referent::Inner(_, delta) | Referent::External(_, delta) => {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, name))) => {
                         if matches!(origin, ReferenceOrigin::Piece(_)) && !is_branch(object, section, rela) {
-                            self.check_address(&outside, &name, place_of_reference(object, origin, owner));
+                            self.check_address(&outside, &name, place_of_piece(object, owner));
                         }
                         let symbol = self.external(&outside);
                         let far = || outside.is_late() || self.lacks_landing_pad(unit, referent);
@@ -133,8 +119,11 @@ impl Emitter<'_, '_, '_> {
                         }
                     }
                     Some(Err(fault)) => {
-                        let fault =
-                            if fault.place.is_empty() { fault.place(place_of(object, owner)) } else { fault };
+                        let fault = if fault.place.is_empty() {
+                            fault.place(place_of_piece(object, owner))
+                        } else {
+                            fault
+                        };
                         return self.faults.push(fault);
                     }
                     None => return,
@@ -324,14 +313,6 @@ impl Emitter<'_, '_, '_> {
         });
         self.externals.insert(name, symbol);
         symbol
-    }
-}
-
-/// The function or datum that contains a reference; unnamed bytes have no place.
-fn place_of_reference(object: &Object<'_>, origin: ReferenceOrigin, owner: ItemId) -> DiagnosisPlace {
-    match origin {
-        ReferenceOrigin::Piece(Piece::Bytes { .. }) => DiagnosisPlace::default(),
-        _ => place_of(object, owner),
     }
 }
 

@@ -260,3 +260,53 @@ fn a_function_has_the_unwind_row_in_force_before_it_its_own_and_an_end() {
     let found: Vec<(u64, u8)> = places.zip(rows).collect();
     assert_eq!(found, [(0, 12), (5, 13), (10, 14), (16, 0)]);
 }
+
+/// objtool lists calls in the code of alternatives too (x86_64 with call depth tracking). The code has no name.
+#[test]
+fn entries_of_the_code_of_an_alternative_are_carried_with_it() {
+    let function = |name: &str, number: u32| {
+        format!(
+            "int {name}(int x) {{ asm volatile(\"1: nop; nop; nop; nop; nop; nop; nop; nop; nop; nop\\n2:\\n\\
+             .pushsection .altinstructions,\\\"a\\\"\\n.long 1b - ., 3f - .\\n.long 0\\n.byte 2b - 1b, 5f - 3f\\n.popsection\\n\\
+             .pushsection .altinstr_replacement,\\\"ax\\\"\\n3: call there\\n4: call there\\n5:\\n.popsection\\n\\
+             .pushsection .call_sites,\\\"a\\\"\\n.long 4b - .\\n.long 3b - .\\n.popsection\"
+             ::: \"rax\"); return other(x) * {number}; }}\n"
+        )
+    };
+    let text = |number: u32| {
+        format!("extern int other(int);\n{}{}", function("untouched", 1), function("changed", number))
+    };
+    let builds = Builds::of(&X86_64, X86_64.traced, &text(3), &text(5));
+    assert_eq!(builds.changed(), ["changed"]);
+    let file = ElfFile::from_bytes("livepatch.ko", builds.module("vmlinux", &kernel()));
+    builds.verify("vmlinux", &kernel(), &file).expect("a good module");
+    let elf = file.parse().expect("a module");
+    let section = |name: &[u8]| elf.section_by_name(name).expect("a section");
+    let replacement = section(b".altinstr_replacement");
+    assert_eq!(elf.section_size(replacement), 10);
+    let places = elf.relocations(section(b".call_sites")).iter().filter_map(|rela| {
+        let symbol = elf.rela_symbol(rela).filter(|&id| elf.symbol_section(id) == Some(replacement))?;
+        Some(elf.symbol_value(symbol).wrapping_add_signed(rela.r_addend.get(LE)))
+    });
+    assert_eq!(places.collect::<Vec<_>>(), [5, 0]);
+}
+
+#[test]
+fn an_alternative_with_entries_that_cant_be_copied_is_refused() {
+    let refused =
+        [("runtime_ptr_base", "klpx::runtime-constant"), ("runtime_shift_base", "klpx::special-section")];
+    for (table, code) in refused {
+        let text = |number: u32| {
+            format!(
+                "extern int other(int);
+                 int changed(int x) {{ asm volatile(\"1: nop; nop; nop; nop; nop\\n2:\\n\\
+                 .pushsection .altinstructions,\\\"a\\\"\\n.long 1b - ., 3f - .\\n.long 0\\n.byte 2b - 1b, 4f - 3f\\n.popsection\\n\\
+                 .pushsection .altinstr_replacement,\\\"ax\\\"\\n3: mov $7,%%eax\\n4:\\n.popsection\\n\\
+                 .pushsection {table},\\\"a\\\"\\n.long 3b + 1 - .\\n.popsection\"
+                 ::: \"rax\"); return other(x) * {number}; }}\n"
+            )
+        };
+        let builds = Builds::of(&X86_64, X86_64.traced, &text(3), &text(5));
+        assert_eq!(builds.codes("vmlinux", &kernel()), [code]);
+    }
+}

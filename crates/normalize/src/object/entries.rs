@@ -1,8 +1,8 @@
-//! The special-section entries of each item.
+//! The special-section entries of each item, and those of code without a name.
 
 use object::endian::LittleEndian as LE;
 
-use super::{Entry, ItemId, Object, TableId, Target};
+use super::{Entry, ItemId, NamelessEntry, Object, SectionRange, TableId, Target};
 use crate::elf::{Rela, SectionId};
 use crate::special::SpecialTable;
 
@@ -22,26 +22,37 @@ impl<'d> Object<'d> {
     }
 
     pub(super) fn read_entries(&mut self) {
-        let mut entries = Vec::new();
+        let (mut entries, mut nameless) = (Vec::new(), Vec::new());
         for (n, table) in self.tables.iter().enumerate() {
             let first = table.kind.forms[0].1[0];
+            let id = TableId(n as u32);
             for rela in self.elf.relocations(table.section) {
                 let at = rela.r_offset.get(LE);
                 if at % u64::from(table.entry_size) != u64::from(first) {
                     continue;
                 }
                 let index = (at / u64::from(table.entry_size)) as u32;
-                if let Some((item, lead)) = self.led_by(table, rela) {
-                    entries.push(Entry { owner: item, table: TableId(n as u32), place: lead, index });
-                } else if let Target::Item { item, offset } = self.locate(table.section, rela) {
-                    // A place one past the end is not in the function, because unnamed code begins there. In unwind
-                    // tables, which have a companion, an entry one past the end closes a block.
-                    let owner = self.item(item);
-                    let inside =
-                        owner.entry.wrapping_add_signed(offset) < owner.end || table.companion.is_some();
-                    if inside {
-                        entries.push(Entry { owner: item, table: TableId(n as u32), place: offset, index });
+                if let Some((owner, lead)) = self.led_by(table, rela) {
+                    entries.push(Entry { owner, table: id, place: lead, index });
+                    continue;
+                }
+                match self.locate(table.section, rela) {
+                    Target::Item { item: owner, offset } => {
+                        let item = self.item(owner);
+                        let place = item.entry.wrapping_add_signed(offset);
+                        // A place one past the end is not in the function, because unnamed code begins there. In unwind
+                        // tables, which have a companion, an entry one past the end closes a block.
+                        if place < item.end || table.companion.is_some() {
+                            entries.push(Entry { owner, table: id, place: offset, index });
+                        } else {
+                            nameless.push(NamelessEntry { section: item.section, place, table: id, index });
+                        }
                     }
+                    Target::Literal { section, start, offset, .. } => {
+                        let place = start.wrapping_add_signed(offset);
+                        nameless.push(NamelessEntry { section, place, table: id, index });
+                    }
+                    _ => {}
                 }
             }
         }
@@ -53,6 +64,8 @@ impl<'d> Object<'d> {
         for n in 1..starts.len() {
             starts[n] += starts[n - 1];
         }
+        nameless.sort_unstable();
+        self.nameless_entries = nameless;
         self.entries = entries;
         self.item_entries = starts;
     }
@@ -60,6 +73,16 @@ impl<'d> Object<'d> {
     /// Returns an item's special-section entries, by table and place.
     pub fn entries(&self, id: ItemId) -> &[Entry] {
         &self.entries[self.item_entries[id.index()] as usize..self.item_entries[id.index() + 1] as usize]
+    }
+
+    /// Returns the special-section entries that describe places without a name in a range of a section, by place and
+    /// table.
+    pub fn nameless_entries(&self, range: SectionRange) -> &[NamelessEntry] {
+        let before = |place: u64| {
+            self.nameless_entries
+                .partition_point(|entry| (entry.section, entry.place) < (range.section, place))
+        };
+        self.nameless_entries.get(before(range.start)..before(range.end)).unwrap_or(&[])
     }
 
     /// Returns the section of an entry, the entry's first byte, and one past its last byte.

@@ -378,9 +378,7 @@ impl<'d> Comparer<'_, 'd> {
                 Span { section, start: start + width, end, base: start }
             };
             let (a, b) = (behind_place(self.original, x), behind_place(self.patched, y));
-            a.end - a.start == b.end - b.start
-                && self.bytes(a, b).is_none()
-                && self.references(a, b, depth + 1).is_none()
+            self.bytes(a, b).is_none() && self.references(a, b, depth + 1).is_none()
         };
         self.rows(&theirs, &ours, same).is_none()
     }

@@ -43,6 +43,13 @@ pub enum ReferenceOrigin {
     Table(Piece),
 }
 
+impl ReferenceOrigin {
+    /// Returns true for a special-section entry.
+    pub(crate) fn is_table(self) -> bool {
+        matches!(self, ReferenceOrigin::Table(_))
+    }
+}
+
 /// A reference of a unit's patched object: a relocation with its section.
 #[derive(Clone, Copy)]
 pub struct Reference<'o> {
@@ -212,9 +219,7 @@ impl<'u, 'd> Closure<'u, 'd> {
             return if copied { copy } else { Referent::Original(original, offset) };
         }
         let branch = is_branch(object, reference.section, reference.rela);
-        if self.has(unit, piece)
-            && (matches!(reference.origin, ReferenceOrigin::Table(_)) || branch || offset != 0)
-        {
+        if self.has(unit, piece) && (reference.origin.is_table() || branch || offset != 0) {
             return copy;
         }
         if is_apart(object.item_name(item)) {

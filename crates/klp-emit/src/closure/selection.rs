@@ -275,14 +275,11 @@ impl<'u, 'd> Selection<'_, 'u, 'd> {
                 }
                 Err(at) => self.faults.push(refusals::direct_branch(object, piece, at)),
             }
+            let origin = ReferenceOrigin::Table(piece);
             for entry in self.closure.carried(unit, piece) {
                 let (section, start, end) = object.entry_range(entry.table, entry.index);
                 for rela in object.relocations_in(section, start, end) {
-                    self.follow(
-                        unit,
-                        piece,
-                        Reference { origin: ReferenceOrigin::Table(piece), section, rela },
-                    );
+                    self.follow(unit, piece, Reference { origin, section, rela });
                 }
             }
         }
@@ -299,10 +296,7 @@ impl<'u, 'd> Selection<'_, 'u, 'd> {
         self.faults.extend(refusals::border(&builds, by, section, rela));
         match self.closure.referent(unit, reference) {
             Referent::Copied(other, piece, offset) => {
-                if !matches!(origin, ReferenceOrigin::Table(_))
-                    && offset == 0
-                    && !is_branch(object, section, rela)
-                {
+                if !origin.is_table() && offset == 0 && !is_branch(object, section, rela) {
                     let note = refusals::new_address(self.closure.units, (unit, by), (other, piece));
                     self.closure.warnings.extend(note);
                 }

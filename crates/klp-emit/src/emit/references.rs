@@ -78,15 +78,12 @@ impl Emitter<'_, '_, '_> {
         place: OutputPlace,
     ) {
         let object = self.unit(unit).patched;
+        let of_owner = || place_of_piece(object, owner);
         let Reference { origin, section, rela } = reference;
         let kind = match object.relocation_kind(rela) {
             Some(kind) if kind.code == 0 => return,
             Some(kind) if kind.in_module => kind,
-            _ => {
-                return self
-                    .faults
-                    .push(relocation_type(place_of_piece(object, owner), rela.r_type(LE, false).0));
-            }
+            _ => return self.faults.push(relocation_type(of_owner(), rela.r_type(LE, false).0)),
         };
         let bias = if object.role(section) == Role::Code { object.arch.pc_bias(kind) } else { 0 };
         let referent = self.closure.referent(unit, reference);
@@ -94,7 +91,7 @@ impl Emitter<'_, '_, '_> {
             Referent::Absolute(value) => (None, value - bias),
             Referent::Copied(other, piece, delta) => {
                 let Some(placed) = self.placed.get(&(other, piece)).copied() else {
-                    return self.faults.push(not_copied(place_of_piece(object, owner)));
+                    return self.faults.push(not_copied(of_owner()));
                 };
                 match placed.symbol {
                     Some(symbol) => (Some(symbol), delta - bias),
@@ -103,13 +100,13 @@ impl Emitter<'_, '_, '_> {
             }
             Referent::Entry(table, entry, delta) => match self.entries.get(&(unit, table, entry)).copied() {
                 Some(copy) => (self.section_symbol(copy.section), copy.offset as i64 + delta - bias),
-                None => return self.faults.push(not_copied(place_of_piece(object, owner))),
+                None => return self.faults.push(not_copied(of_owner())),
             },
             Referent::Original(_, delta) | Referent::Inner(_, delta) | Referent::External(_, delta) => {
                 match self.outside(unit, referent) {
                     Some(Ok((outside, name))) => {
                         if matches!(origin, ReferenceOrigin::Piece(_)) && !is_branch(object, section, rela) {
-                            self.check_address(&outside, &name, place_of_piece(object, owner));
+                            self.check_address(&outside, &name, of_owner());
                         }
                         let symbol = self.external(&outside);
                         let far = || outside.is_late() || self.lacks_landing_pad(unit, referent);
@@ -119,11 +116,7 @@ impl Emitter<'_, '_, '_> {
                         }
                     }
                     Some(Err(fault)) => {
-                        let fault = if fault.place.is_empty() {
-                            fault.place(place_of_piece(object, owner))
-                        } else {
-                            fault
-                        };
+                        let fault = if fault.place.is_empty() { fault.place(of_owner()) } else { fault };
                         return self.faults.push(fault);
                     }
                     None => return,

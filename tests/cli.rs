@@ -302,6 +302,19 @@ fn inline_check_lists_for_people_spreadsheets_and_machines() {
     assert!(html.contains("\"scale\"") && !html.contains("\"DATA\""), "the data is in the page");
 }
 
+/// Linux 7.2 for x86_64 with kexec links relocate_kernel into `.data`, which is then executable as a whole.
+#[test]
+fn inline_check_does_not_count_data_beside_code_as_code() {
+    let beside = "asm(\".pushsection .data.relocate_kernel,\\\"awx\\\"\\n.skip 4096\\n.popsection\");\n";
+    let bytes = |source: &str| {
+        let (_dir, object) = inlining(source);
+        let json: Value =
+            serde_json::from_str(&stdout(&klpx(&["inline-check", &object, "--json"]))).expect("JSON");
+        json["file"]["code_bytes"].as_u64().expect("bytes of code")
+    };
+    assert_eq!(bytes(INLINING), bytes(&[INLINING, beside].concat()));
+}
+
 #[test]
 fn inspect_makes_a_page_of_a_module() {
     let pair = Pair::build();

@@ -9,7 +9,8 @@ use std::ops::Range;
 use klpx_normalize::arch::FieldKind;
 use klpx_normalize::elf::{Rela, SectionId};
 use klpx_normalize::object::{
-    DirectBranch, ItemId, LINE_AND_COLUMN, Object, Outlier, SectionRange, TableId, Target,
+    DirectBranch, ItemId, LINE_AND_COLUMN, Object, Outlier, SectionRange, TableId, Target, type_description,
+    without_places,
 };
 use object::endian::LittleEndian as LE;
 
@@ -298,6 +299,9 @@ impl<'d> Comparer<'_, 'd> {
 
     /// Returns true if two ranges without an identity have the same contents and references.
     fn same_content(&self, original_span: Span, patched_span: Span, depth: u8) -> bool {
+        if self.describe_one_type(original_span, patched_span) {
+            return true;
+        }
         let location = self.original.is_check_location(original_span.section)
             && self.patched.is_check_location(patched_span.section);
         let bytes = || match location {
@@ -310,6 +314,17 @@ impl<'d> Comparer<'_, 'd> {
             && bytes().is_none()
             && self.references(original_span, patched_span, depth + 1).is_none()
             && self.same_nameless_entries(original_span, patched_span, depth)
+    }
+
+    /// Returns true for the sanitizer's descriptions of one type. A type without a name also has a place in the source,
+    /// with the line, in its description.
+    fn describe_one_type(&self, original_span: Span, patched_span: Span) -> bool {
+        let description = |object: &Object<'d>, Span { section, start, end, .. }: Span| {
+            let bytes = object.is_type_description(section).then(|| object.range(section, start, end))?;
+            type_description(bytes).map(without_places)
+        };
+        let ours = description(self.patched, patched_span);
+        ours.is_some() && ours == description(self.original, original_span)
     }
 
     /// Returns the names of the unnamed tables that differ. Several sections may have one name.

@@ -10,7 +10,7 @@ pub struct Equivalence {
 }
 
 /// Every equivalence that a comparison grants.
-pub const EQUIVALENCES: [Equivalence; 10] = [
+pub const EQUIVALENCES: [Equivalence; 11] = [
     Equivalence {
         name: "relocated-field",
         reason: "with RELA the bytes under a relocation are overwritten when it is applied",
@@ -46,6 +46,10 @@ pub const EQUIVALENCES: [Equivalence; 10] = [
     Equivalence {
         name: "check-location",
         reason: "line and column of a sanitizer's check are only printed (struct source_location, lib/ubsan.h)",
+    },
+    Equivalence {
+        name: "type-place",
+        reason: "the place of a type without a name is only printed (struct type_descriptor, lib/ubsan.h)",
     },
     Equivalence {
         name: "padding",

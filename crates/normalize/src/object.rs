@@ -29,7 +29,7 @@ use crate::special::SpecialTable;
 pub use direct::DirectBranch;
 pub use gaps::Outlier;
 pub use range::SectionRange;
-pub use sanitizer::LINE_AND_COLUMN;
+pub use sanitizer::{LINE_AND_COLUMN, places_in_type, type_description, without_places};
 
 /// Index of an item in its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

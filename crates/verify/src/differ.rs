@@ -9,7 +9,8 @@
 //! 3. Two names of one thing ([`crate::pair`]).
 //! 4. Constants without identity that have the same contents.
 //! 5. `.text.unlikely` and `.text.hot` for `.text`.
-//! 6. The line in an allocation tag (include/linux/codetag.h); line and column of a sanitizer's check (lib/ubsan.h).
+//! 6. The line in an allocation tag (include/linux/codetag.h); line and column of a sanitizer's check (lib/ubsan.h);
+//!    the place of a type without a name in the sanitizer's description.
 //! 7. Special sections that do not affect what the function does ([`TableKind::compared`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use crate::VMLINUX;
 use crate::entries::{self, EntryRow};
 use crate::file::{Body, IndexedFile, Reference, ReferenceTarget};
 use crate::pair::{BuildPair, plain};
+use crate::sanitizer;
 
 /// The depth at which constants that refer to constants count as different.
 const MAX_DEPTH: u8 = 16;
@@ -133,6 +135,9 @@ impl<'d> Differ<'_, '_, 'd> {
     /// Compares the bytes and references of two runs.
     fn contents(&self, original_body: Body, patched_body: Body, depth: u8) -> Option<String> {
         let (original, patched) = (&self.pair.original, &self.pair.patched);
+        if sanitizer::describe_one_type((original, original_body), (patched, patched_body)) {
+            return None;
+        }
         if original_body.size() != patched_body.size() {
             return Some(format!("it has {} bytes, not {}", patched_body.size(), original_body.size()));
         }
@@ -219,7 +224,9 @@ impl<'d> Differ<'_, '_, 'd> {
             // The first reference leads to the described place, which was compared before.
             let replaced = || (original_row.replacement(original, a), patched_row.replacement(patched, b));
             let alike = || match replaced() {
-                (Some(x), Some(y)) => self.contents(x, y, 1).is_none(),
+                (Some(x), Some(y)) => {
+                    self.contents(x, y, 1).is_none() && self.special_sections(x, y).is_none()
+                }
                 _ => self.same_target(a, b, 0),
             };
             a.at == b.at && a.kind == b.kind && (n == 0 || alike())
@@ -278,35 +285,9 @@ fn lines(file: &IndexedFile<'_, '_>, body: Body) -> BTreeSet<u64> {
     if name == b"alloc_tags" || name == b".codetag.alloc_tags" {
         return (4..8).collect();
     }
-    match check_label(name) {
-        Some("ubsan_data") => (8..16).collect(),
-        Some("unnamed") if file.is_writable(body.section) => (8..16).collect(),
-        _ => BTreeSet::new(),
-    }
-}
-
-/// Returns true for a section of what compilers make for the checks of the undefined-behaviour sanitizer (lib/ubsan.h):
-/// the only variables without a name. The kernel's handler marks them as reported, so a copy reports once more.
-pub(crate) fn is_check_data(file: &IndexedFile<'_, '_>, section: SectionId) -> bool {
-    check_label(file.section_name(section)).is_some()
-}
-
-/// Returns what kind of label a section is called after: a label of GCC's sanitizer, or a number for what has no name,
-/// as LLVM gives it (with the hash of the module for ThinLTO).
-fn check_label(section: &[u8]) -> Option<&'static str> {
-    let section = std::str::from_utf8(section).ok()?;
-    let (_, label) = section.split_once("..L")?;
-    let word = label.trim_end_matches(|c: char| c.is_ascii_digit());
-    let of_module = |word: &str| {
-        let hash = word.strip_prefix("anon.")?.strip_suffix('.')?;
-        (hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(())
-    };
-    match word {
-        _ if word.len() == label.len() => None,
-        "ubsan_data" => Some("ubsan_data"),
-        "ubsan_type" => Some("ubsan_type"),
-        "__unnamed_" => Some("unnamed"),
-        _ => of_module(word).map(|()| "unnamed"),
+    match sanitizer::holds_locations(file, body.section) {
+        true => (8..16).collect(),
+        false => BTreeSet::new(),
     }
 }
 

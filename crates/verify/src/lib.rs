@@ -26,6 +26,7 @@ mod kernel;
 mod loader;
 mod pair;
 mod reference;
+mod sanitizer;
 mod unwind;
 
 use std::collections::{BTreeMap, BTreeSet};

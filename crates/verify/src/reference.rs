@@ -14,11 +14,12 @@ use klpx_normalize::name::canonical;
 use klpx_normalize::special::TableKind;
 use object::elf;
 
-use crate::differ::{is_check_data, unnamed};
+use crate::differ::unnamed;
 use crate::file::{Body, IndexedFile, Reference, ReferenceTarget};
 use crate::graph::{Graph, Node};
 use crate::inspect::{self, LivepatchSymbol};
 use crate::pair::{BuildPair, plain};
+use crate::sanitizer::is_check_data;
 use crate::{VMLINUX, code};
 
 /// The pair of things to which two references lead.

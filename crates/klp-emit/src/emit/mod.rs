@@ -222,17 +222,15 @@ impl<'u, 'd> Emitter<'_, 'u, 'd> {
         let fill = if object.role(from) == Role::Code { arch::filler(object.arch) } else { 0 };
         let align = object.elf.section(from).sh_addralign.get(LE).max(1);
         // Nothing in a module tells in which folder it was made.
-        let bytes = object.without_source_folder(from, object.range(from, start, end));
-        let end = match object.role(from) {
-            Role::Strings => start + bytes.len() as u64,
-            _ => end,
-        };
+        let whole = object.range(from, start, end);
+        let bytes = object.without_source_folder(from, whole);
+        let end = end - (whole.len() - bytes.len()) as u64;
         let out = &mut self.out.sections[section.0];
         let at = out.pad(align, start, fill);
         if out.kind == elf::SHT_NOBITS.0 {
             out.nobits += end - start;
         } else {
-            out.data.extend_from_slice(bytes);
+            out.data.extend_from_slice(&bytes);
             out.data.resize((at + (end - start)) as usize, 0); // per-cpu data without bytes in the file
         }
         let anchor = at + (piece.anchor(object) - start);

@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
 use klpx_normalize::arch::NONE;
 use klpx_normalize::elf::{Rela, SymbolId};
-use klpx_normalize::object::{Item, ItemId, Object, SectionRange, Target};
+use klpx_normalize::object::{Item, ItemId, Object, SectionRange, Target, type_description, without_places};
 use object::elf;
 use object::endian::LittleEndian as LE;
 
@@ -239,7 +239,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         };
         let first = address.wrapping_sub(offset as u64);
         let range = SectionRange { section, start, end };
-        if self.is_source_path(range, first) {
+        if self.is_source_path(range, first) || self.is_same_type(range, first) {
             return true;
         }
         contents::first_difference(self.witness, range, self.image, first).is_none()
@@ -251,14 +251,21 @@ impl<'b, 'a> Witness<'b, 'a> {
     fn is_source_path(&self, range: SectionRange, address: u64) -> bool {
         let SectionRange { section, start, end } = range;
         let witness_path = self.witness.range(section, start, end);
-        let rest = self.witness.without_source_folder(section, witness_path);
-        if rest.len() == witness_path.len() {
-            return false;
-        }
+        let Some(rest) = self.witness.path_in_source(section, witness_path) else { return false };
         let bytes = self.image.bytes_from(address).unwrap_or_default();
         let image_path = &bytes[..bytes.iter().position(|&byte| byte == 0).map_or(0, |nul| nul + 1)];
         let folder = image_path.strip_suffix(rest).unwrap_or(b"none");
         folder.is_empty() || folder.starts_with(b"/") && folder.ends_with(b"/")
+    }
+
+    /// Returns true if a constant of the sanitizer describes a type, and the image describes the same type at `address`.
+    /// For a type without a name, both also tell a place of the source, in the folder where it was compiled.
+    fn is_same_type(&self, range: SectionRange, address: u64) -> bool {
+        let SectionRange { section, start, end } = range;
+        let described = |bytes| type_description(bytes).map(without_places);
+        self.witness.is_type_description(section)
+            && described(self.witness.range(section, start, end))
+                == self.image.bytes_from(address).and_then(described)
     }
 
     /// Returns true for an object of zero size in `.bss`.

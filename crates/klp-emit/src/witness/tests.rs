@@ -7,7 +7,7 @@ use crate::bind::Binding;
 use crate::image::Image;
 use klpx_normalize::elf::ElfFile;
 use klpx_normalize::object::{ItemId, Object};
-use klpx_testkit::fixture::Fixture;
+use klpx_testkit::fixture::{Fixture, X86_64_CLANG};
 
 const ONE: &str = "extern int other(int); extern const char *pick(int);
     static __attribute__((noinline)) int twin(int x) { asm(\"\"); return x + 0x111; }
@@ -287,4 +287,39 @@ fn the_folder_of_the_source_may_be_another_one_and_nothing_else_of_its_paths() {
     ] {
         assert!(differs(other, &here), "{other}");
     }
+}
+
+/// The sanitizer's description of a type without a name tells where the type is declared.
+#[test]
+fn the_place_of_a_type_without_a_name_may_be_another_one_and_nothing_else_of_its_description() {
+    let text = |path: &str, kind: &str| {
+        format!(
+            "#line 1 \"{path}\"\nextern int sum(int);
+             int f(int i) {{ static {kind} {{ int a, b; }} t[3]; t[i].a = sum(i); return t[i].b; }}"
+        )
+    };
+    let ours = text("/here/linux/drivers/block/loop.c", "struct");
+    let differs = |kernel: &str| {
+        let f = Fixture::of(&X86_64_CLANG);
+        let flags = ["-fsanitize=array-bounds"];
+        f.compile("one", &ours, "witness.o", &[flags[0], "-ffunction-sections", "-fdata-sections"]);
+        f.compile("one", kernel, "kernel.o", &flags);
+        f.compile(
+            "sum",
+            "int sum(int i) { return i; } void __ubsan_handle_out_of_bounds(void) {}",
+            "sum.o",
+            &[],
+        );
+        f.link(&["kernel.o", "sum.o"], "vmlinux");
+        let (witness, image) = (f.open("witness.o"), f.open("vmlinux"));
+        let object = Object::read(&witness).expect("a sound object").compiled_in(&["/here/linux".into()]);
+        let image = Image::read(&image, "vmlinux").expect("a sound image");
+        let binding = Binding::new(&object, &image);
+        let check = Witness::new(&binding);
+        object.item_ids().any(|id| check.compare(id).is_err())
+    };
+    assert!(!differs(&ours));
+    assert!(!differs(&text("/build/linux-7.3/drivers/block/loop.c", "struct")));
+    assert!(differs(&text("/build/linux-7.3/drivers/block/pool.c", "struct")), "the location's own path");
+    assert!(differs(&text("/here/linux/drivers/block/loop.c", "union")));
 }

@@ -7,6 +7,7 @@ use klpx_klp_emit::closure;
 use klpx_klp_emit::plan::ComparedUnit;
 use klpx_normalize::elf::ElfFile;
 use klpx_testkit::builds::{Builds, FOLDER};
+use klpx_testkit::fixture::ARM64_CLANG;
 use klpx_testkit::kernel::Kernel;
 
 /// The codes of the refusals when one text changes to the other.
@@ -28,6 +29,36 @@ fn a_module_does_not_say_in_which_folder_it_was_made() {
     assert!(holds("drivers/a.c\0") && !holds(FOLDER));
     let file = ElfFile::from_bytes("livepatch-test.ko", module.clone());
     builds.verify("vmlinux", &kernel, &file).expect("a sound module");
+}
+
+/// Clang's sanitizer says where a type without a name is declared.
+#[test]
+fn a_description_of_a_type_does_not_say_in_which_folder_a_module_was_made() {
+    let text = |above: &str, more: &str| {
+        format!(
+            "#line 1 \"{FOLDER}/drivers/a.c\"\n{above}struct s {{ struct {{ int a; }} t[4], u[5]; int end; }};
+             int f(struct s *s, int i) {{ return s->t[i].a; }}
+             int g(struct s *s, int i) {{ return s->u[i].a {more}; }}"
+        )
+    };
+    let flags = [ARM64_CLANG.traced, &["-fsanitize=array-bounds"]].concat();
+    let builds = Builds::of(&ARM64_CLANG, &flags, &text("", ""), &text("\n\n", "+ 1"));
+    assert_eq!(builds.changed(), ["g"], "a place that moved is no change");
+    let kernel = Kernel { exports: vec!["__ubsan_handle_out_of_bounds"], ..Kernel::default() };
+    let module = builds.module("vmlinux", &kernel);
+    let holds = |text: &str| module.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(holds("'struct (unnamed at drivers/a.c:3:12)[5]'\0") && !holds(FOLDER));
+    let file = ElfFile::from_bytes("livepatch-test.ko", module.clone());
+    builds.verify("vmlinux", &kernel, &file).expect("a sound module");
+    // Verification reads the description too.
+    for (from, to) in [("'struct (un", "'strict (un"), ("drivers/a.c:3", "divers/a.cc:3"), (")[5]'", ")[6]'")]
+    {
+        let at = module.windows(from.len()).position(|part| part == from.as_bytes()).expect("the text");
+        let mut damaged = module.clone();
+        damaged[at..at + to.len()].copy_from_slice(to.as_bytes());
+        let file = ElfFile::from_bytes("livepatch-test.ko", damaged);
+        assert!(builds.verify("vmlinux", &kernel, &file).is_err(), "{to}");
+    }
 }
 
 #[test]

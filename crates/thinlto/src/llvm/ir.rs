@@ -3,10 +3,14 @@
 //!
 //! Two functions are the same if their texts are equal, once numbers that only name things are replaced by the named
 //! things: attribute groups (`#3`), metadata (`!7`), private constants (`@.str.5`) and struct types. Debug information
-//! is skipped, and so are line and column of a sanitizer's check. Text that is not understood is left unchanged: two functions then differ, which is the safe answer.
+//! is skipped, and so are places of the source in the data of a sanitizer's check. Text that is not understood is left
+//! unchanged: two functions then differ, which is the safe answer.
+
+use std::borrow::Cow;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use klpx_normalize::object::without_places;
 use xxhash_rust::xxh3::Xxh3;
 
 type Map<K, V> = HashMap<K, V, FixedState>;
@@ -204,9 +208,7 @@ impl<'t> IrModule<'t> {
                 b'#' => resolved(self.attributes.get(name)),
                 b'@' => match (self.constants.get(name), names) {
                     (Some(value), NameCounting::ByContent) => {
-                        for part in without_line(value) {
-                            resolved(Some(&part));
-                        }
+                        resolved(Some(&&*without_place(value)));
                     }
                     (None, NameCounting::ByContent) => into.update(without_counter(name).as_bytes()),
                     (value, NameCounting::Literal) => {
@@ -247,18 +249,27 @@ impl IrFunction<'_> {
     }
 }
 
-/// Splits line and column out of the data of a sanitizer's check (`EmitCheck`, clang/lib/CodeGen/CGExpr.cpp): a private
-/// variable that begins with the file's name, line and column. Any other text stays whole.
-fn without_line(value: &str) -> [&str; 2] {
+/// Takes places of the source out of the data of a sanitizer's check (`EmitCheck`, clang/lib/CodeGen/CGExpr.cpp): line
+/// and column of a location, which is a private variable that begins with the file's name; and the place of a type
+/// without a name, in a private constant that describes the type. Any other text stays whole.
+fn without_place(value: &str) -> Cow<'_, str> {
     const LOCATION: &str = "{ { ptr, i32, i32 } { ptr @";
-    let split = || {
+    const TYPE: &str = "private unnamed_addr constant { i16, i16, [";
+    let location = || {
         let (kind, _) = value.split_once(" { ")?;
         let at = value.find(LOCATION).filter(|_| kind == "private unnamed_addr global")?;
         let (line, behind) = value[at + LOCATION.len()..].split_once(" }")?;
         let file = line.split(", ").next()?;
-        Some([&value[..at + LOCATION.len() + file.len()], behind])
+        Some(format!("{}{behind}", &value[..at + LOCATION.len() + file.len()]))
     };
-    split().unwrap_or([value, ""])
+    let description = || {
+        let (_, contents) = value.strip_prefix(TYPE)?.split_once("] } { ")?;
+        let (kind, name) = contents.split_once(", [")?;
+        let name =
+            name.split_once(" x i8] c").map(|(_, name)| name).filter(|name| name.starts_with("\"'"))?;
+        Some(format!("{TYPE}{kind}, {}", String::from_utf8_lossy(&without_places(name.as_bytes()))))
+    };
+    location().or_else(description).map_or(Cow::Borrowed(value), Cow::Owned)
 }
 
 /// Returns true for the text of metadata that only debuggers read.
@@ -372,9 +383,11 @@ attributes #1 = { nounwind }
     #[test]
     fn only_the_place_of_a_check_does_not_matter() {
         const CHECK: &str = "@.str = private unnamed_addr global { { ptr, i32, i32 }, ptr } \
-            { { ptr, i32, i32 } { ptr @.src, i32 2, i32 25 }, ptr @5 }\n\
+            { { ptr, i32, i32 } { ptr @.src, i32 2, i32 25 }, ptr @5, ptr @6 }\n\
             @.src = private unnamed_addr constant [4 x i8] c\"a.c\\00\"\n\
-            @5 = private unnamed_addr constant { i16 } { i16 11 }\n@.old =";
+            @5 = private unnamed_addr constant { i16 } { i16 11 }\n\
+            @6 = private unnamed_addr constant { i16, i16, [36 x i8] } \
+            { i16 -1, i16 0, [36 x i8] c\"'struct (unnamed at /a/b.c:9:1)[3]'\\00\" }\n@.old =";
         let checked = ORIGINAL.replace("@.str =", CHECK);
         let same = |from: &str, to: &str| {
             let other = checked.replacen(from, to, 1);
@@ -382,10 +395,16 @@ attributes #1 = { nounwind }
             identity(&checked) == identity(&other)
         };
         assert!(same("i32 2, i32 25", "i32 31, i32 7"));
+        assert!(same("/a/b.c:9:1", "b.c:9:12"));
+        assert!(same("[36 x i8] } ", "[37 x i8] } "), "the length of the place");
         for (from, to) in [
             ("a.c", "b.c"),
             ("i16 11", "i16 12"),
-            ("ptr @5 }", "ptr @.src }"),
+            ("ptr @5,", "ptr @.src,"),
+            ("b.c:9:1", "b.c:9"),
+            ("struct (", "union ("),
+            ("[3]'", "[4]'"),
+            ("i16 -1", "i16 1"),
             ("unnamed_addr global", "unnamed_addr constant"),
         ] {
             assert!(!same(from, to), "{from}");

@@ -12,6 +12,7 @@ use crate::entries::{self, EntryRow};
 use crate::file::{Body, IndexedFile, Reference};
 use crate::pair::plain;
 use crate::reference::{Leads, UnitReferences};
+use crate::sanitizer::{is_type_description, is_without_folder};
 use crate::{code, fault};
 
 impl Graph<'_, '_, '_, '_> {
@@ -47,7 +48,8 @@ impl Graph<'_, '_, '_, '_> {
     fn check_section(&self, node: Node, copy: Body) -> Result<(), Diagnosis> {
         let patched = &self.pairs[node.unit].patched;
         let short = copy.end > self.copy.elf.section_size(copy.section);
-        if copy.lead > copy.entry || short && !is_string(patched, node.body) {
+        let may_be_shorter = || is_string(patched, node.body) || is_type_description(patched, node.body);
+        if copy.lead > copy.entry || short && !may_be_shorter() {
             return Err(differs("its size", "the module's section ends before it does"));
         }
         let per_cpu =
@@ -149,6 +151,9 @@ impl Graph<'_, '_, '_, '_> {
         let patched = &self.pairs[node.unit].patched;
         let (unit_bytes, copy_bytes) = (patched.bytes(node.body), self.copy.bytes(copy));
         if is_string(patched, node.body) && is_path_without_folder(unit_bytes, copy_bytes) {
+            return Ok(());
+        }
+        if is_without_folder(patched, node.body, copy_bytes) {
             return Ok(());
         }
         let byte = |bytes: &[u8], at: u64| bytes.get(at as usize).copied().unwrap_or(0);

@@ -40,7 +40,7 @@ impl LevelTable {
         let paths =
             |level: &LevelResults| level.built.iter().map(|(path, _)| path.clone()).collect::<BTreeSet<_>>();
         let common = self.levels.iter().map(paths).reduce(|a, b| &a & &b).unwrap_or_default();
-        ui::heading(&format!("change sets of {}", ui::plural(common.len(), "livepatch")));
+        ui::heading(&format!("change sets, by level: {}", ui::plural(common.len(), "module")));
         let mut head = vec!["level", "functions", "edited"];
         head.extend(CLASSES.map(|(title, _)| title));
         head.extend(["largest set", "median time"]);

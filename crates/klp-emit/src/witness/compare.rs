@@ -1,6 +1,6 @@
 //! Compares one item: its bytes, its references, and the contents of constants to which it refers.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
 use klpx_normalize::arch::NONE;
 use klpx_normalize::elf::{Rela, SymbolId};
@@ -29,8 +29,20 @@ pub const REMEDY: &str = "give klpx what this kernel was built with: the configu
                       machine's olddefconfig), the same compiler, the same flags and make variables (--make), \
                       the very source";
 
-/// How many levels of literals that refer to literals are followed (an array of strings in a jump table's section).
-const DEPTH: u32 = 4;
+/// A constant of the witness without an identity in the image, and the address where the image must have the contents.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct PlacedConstant {
+    range: SectionRange,
+    address: u64,
+}
+
+/// How a reference of the image compares with the witness's.
+enum Reference {
+    Agrees,
+    Differs,
+    /// The references agree if the contents do.
+    Constant(PlacedConstant),
+}
 
 /// Compares the items of one object with the kernel's.
 pub struct Witness<'b, 'a> {
@@ -102,7 +114,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
         }
         let own = Shift::none(id);
-        self.compare_references(range, first, &own, 0).map_err(|(at, kernel, witness_bytes)| {
+        self.compare_references(range, first, &own).map_err(|(at, kernel, witness_bytes)| {
             Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, witness: witness_bytes }
         })
     }
@@ -132,7 +144,6 @@ impl<'b, 'a> Witness<'b, 'a> {
         range: SectionRange,
         first: u64,
         own: &Shift,
-        depth: u32,
     ) -> Result<(), (u64, String, String)> {
         let SectionRange { section, start, end } = range;
         let mut pages = HashMap::new();
@@ -140,7 +151,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             let at = rela.r_offset.get(LE);
             let place = first.wrapping_add(at - start);
             let relocation = PlacedRelocation { section, rela, place };
-            if !self.reference_agrees(relocation, own, &mut pages, depth) {
+            if !self.reference_agrees(relocation, own, &mut pages) {
                 let found = contents::found(self.witness, relocation, self.image);
                 return Err((
                     at,
@@ -158,26 +169,40 @@ impl<'b, 'a> Witness<'b, 'a> {
         relocation: PlacedRelocation<'_>,
         own: &Shift,
         pages: &mut HashMap<(u32, i64), u64>,
-        depth: u32,
     ) -> bool {
+        match self.reference(relocation, own, pages) {
+            Reference::Agrees => true,
+            Reference::Differs => false,
+            Reference::Constant(constant) => self.same_constant(constant, own),
+        }
+    }
+
+    /// Judges the image's reference at a relocation's place.
+    fn reference(
+        &self,
+        relocation: PlacedRelocation<'_>,
+        own: &Shift,
+        pages: &mut HashMap<(u32, i64), u64>,
+    ) -> Reference {
+        let judged = |agrees: bool| if agrees { Reference::Agrees } else { Reference::Differs };
         let rela = relocation.rela;
         if rela.r_type(LE, false).0 == NONE {
-            return true;
+            return Reference::Agrees;
         }
         let Some(found) = contents::found(self.witness, relocation, self.image) else {
-            return false;
+            return Reference::Differs;
         };
         let target = self.witness.resolve(relocation.section, rela);
         let value = match (found, target) {
             (PlaceContents::Import(imported, a), Target::External { symbol, offset: b }) => {
-                return a == b
-                    && self.image.elf.symbol_name(imported) == self.witness.elf.symbol_name(symbol);
+                let same_name = self.image.elf.symbol_name(imported) == self.witness.elf.symbol_name(symbol);
+                return judged(a == b && same_name);
             }
-            (PlaceContents::Import(..), _) => return false,
+            (PlaceContents::Import(..), _) => return Reference::Differs,
             (PlaceContents::Value(value), _) => value,
         };
         if let Some(expected) = self.expected(target, own) {
-            return value.is(expected) || self.is_empty(target);
+            return judged(value.is(expected) || self.is_empty(target));
         }
         // A constant without an identity agrees if its contents agree.
         let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
@@ -185,14 +210,14 @@ impl<'b, 'a> Witness<'b, 'a> {
             FieldValue::Address(a) => a,
             FieldValue::Page(page) => {
                 pages.insert(key, page);
-                return true;
+                return Reference::Agrees;
             }
             FieldValue::Bits { bits, .. } => match pages.get(&key) {
                 Some(page) => page | bits,
-                None => return false,
+                None => return Reference::Differs,
             },
         };
-        depth < DEPTH && self.same_contents(target, address, own, depth)
+        self.constant(target, address).map_or(Reference::Differs, Reference::Constant)
     }
 
     /// The address that a target must have in the image, if it has an identity there.
@@ -223,8 +248,8 @@ impl<'b, 'a> Witness<'b, 'a> {
         }
     }
 
-    /// Returns true if the image's contents at `address` equal those of a target that has no identity there.
-    fn same_contents(&self, target: Target, address: u64, own: &Shift, depth: u32) -> bool {
+    /// A target that has no identity in the image, where the image refers to `address`.
+    fn constant(&self, target: Target, address: u64) -> Option<PlacedConstant> {
         let (section, start, end, offset) = match target {
             Target::Literal { section, start, end, offset } => (section, start, end, offset),
             Target::Item { item, offset } if self.is_anonymous(item) => {
@@ -235,15 +260,40 @@ impl<'b, 'a> Witness<'b, 'a> {
                 let (section, start, end) = self.witness.entry_range(table, entry);
                 (section, start, end, offset)
             }
-            _ => return false,
+            _ => return None,
         };
-        let first = address.wrapping_sub(offset as u64);
         let range = SectionRange { section, start, end };
-        if self.is_source_path(range, first) || self.is_same_type(range, first) {
-            return true;
+        Some(PlacedConstant { range, address: address.wrapping_sub(offset as u64) })
+    }
+
+    /// Returns true if the image's contents at a constant's address equal those of the constant, and so on for all
+    /// constants to which they refer. A constant may refer to itself: `.data` without any name is one constant.
+    fn same_constant(&self, constant: PlacedConstant, own: &Shift) -> bool {
+        let mut seen: HashSet<PlacedConstant> = HashSet::from_iter([constant]);
+        let mut pending = vec![constant];
+        while let Some(PlacedConstant { range, address }) = pending.pop() {
+            if self.is_source_path(range, address) || self.is_same_type(range, address) {
+                continue;
+            }
+            if contents::first_difference(self.witness, range, self.image, address).is_some() {
+                return false;
+            }
+            let SectionRange { section, start, end } = range;
+            let mut pages = HashMap::new();
+            for rela in self.witness.relocations_in(section, start, end) {
+                let place = address.wrapping_add(rela.r_offset.get(LE) - start);
+                match self.reference(PlacedRelocation { section, rela, place }, own, &mut pages) {
+                    Reference::Agrees => {}
+                    Reference::Differs => return false,
+                    Reference::Constant(next) => {
+                        if seen.insert(next) {
+                            pending.push(next);
+                        }
+                    }
+                }
+            }
         }
-        contents::first_difference(self.witness, range, self.image, first).is_none()
-            && self.compare_references(range, first, own, depth + 1).is_ok()
+        true
     }
 
     /// Returns true if a string names a source file, and the image has the same file's name at `address`, in the folder
@@ -303,7 +353,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         let agrees = |pair: &branches::InstructionPair, rela: &Rela| {
             let there = entry.wrapping_add(pair.image_start).wrapping_add(place(rela) - pair.witness_start);
             let relocation = PlacedRelocation { section: item.section, rela, place: there };
-            self.reference_agrees(relocation, &own, &mut HashMap::new(), 0)
+            self.reference_agrees(relocation, &own, &mut HashMap::new())
         };
         pairs.iter().all(|pair| {
             let inside: Vec<&Rela> = relocations.iter().filter(|r| pair.holds(place(r))).collect();
@@ -342,12 +392,15 @@ impl<'b, 'a> Witness<'b, 'a> {
         let mut pages = HashMap::new();
         let Some(sites) = contents::sites(self.witness, id, self.image, entry) else { return false };
         sites.iter().all(|site| match site.shortened {
-            None => self.reference_agrees(site.relocation, &own, &mut pages, 0),
+            None => self.reference_agrees(site.relocation, &own, &mut pages),
             Some(address) => {
                 let target = self.witness.resolve(item.section, site.relocation.rela);
                 match self.expected(target, &own) {
                     Some(expected) => address == expected,
-                    None => self.same_contents(target, address, &own, 0),
+                    None => {
+                        let constant = self.constant(target, address);
+                        constant.is_some_and(|constant| self.same_constant(constant, &own))
+                    }
                 }
             }
         })

@@ -323,3 +323,34 @@ fn the_place_of_a_type_without_a_name_may_be_another_one_and_nothing_else_of_its
     assert!(differs(&text("/build/linux-7.3/drivers/block/pool.c", "struct")), "the location's own path");
     assert!(differs(&text("/here/linux/drivers/block/loop.c", "union")));
 }
+
+/// GCC without `-fdata-sections` puts the locations and types of all checks into `.data`, where nothing has a name.
+#[test]
+fn data_without_any_name_that_refers_to_itself_is_compared() {
+    let text = |size: u32, more: &str| {
+        let function = |n: u32, size: u32| {
+            format!("extern short a{n}[{size}]; short f{n}(int i) {{ return a{n}[i] << i; }}\n")
+        };
+        let functions: String = (1..10).map(|n| function(n, 20 + n)).collect();
+        format!("{functions}{}{more}", function(10, size))
+    };
+    let handlers =
+        "void __ubsan_handle_out_of_bounds(void) {} void __ubsan_handle_shift_out_of_bounds(void) {}\n";
+    let arrays: String = (1..=10).map(|n| format!("short a{n}[{}];\n", 20 + n)).collect();
+    let differing = |kernel: &str| {
+        let f = Fixture::new();
+        let flags = ["-fsanitize=bounds-strict,shift"];
+        f.compile("one", &text(30, ""), "witness.o", &flags);
+        f.compile("one", kernel, "kernel.o", &flags);
+        f.compile("others", &format!("int before = 5;\n{handlers}{arrays}"), "others.o", &[]);
+        f.link(&["others.o", "kernel.o"], "vmlinux");
+        let (witness, image) = (f.open("witness.o"), f.open("vmlinux"));
+        let object = Object::read(&witness).expect("a sound object");
+        let image = Image::read(&image, "vmlinux").expect("a sound image");
+        let binding = Binding::new(&object, &image);
+        let check = Witness::new(&binding);
+        object.item_ids().filter(|&id| check.compare(id).is_err()).count()
+    };
+    assert_eq!(differing(&text(30, "")), 0);
+    assert!(differing(&text(40, "")) > 0, "a type");
+}

@@ -3,7 +3,7 @@
 use crate::elf::SectionId;
 
 /// The bytes `start..end` of a section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SectionRange {
     /// The section.
     pub section: SectionId,

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROUNDS 5
+#define ROUNDS 2
 #define ROUND_NS 500000000ll
 #define TURNS 500
 

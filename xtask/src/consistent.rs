@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use klpx_guest::Clock;
 use serde::Deserialize;
 
 use crate::guest::{self, ScenarioTask};
@@ -53,7 +54,7 @@ say shown "calls $((seen - own))"
 check "calls that ftrace sees" EXPECTED "$((seen - own))"
 "#;
 
-/// Times small loops.
+/// Counts the instructions of small loops: the guest's clock counts them.
 const LOOPS: &str = r#"
 loops >/tmp/loops || fail "loops: status $?"
 while read -r name time; do say shown "$name $time"; done </tmp/loops
@@ -63,18 +64,20 @@ check "loops that were timed" 3 "$(wc -l </tmp/loops)"
 /// Shows the functions that each turn of a loop calls.
 const PROFILE: &str = r#"
 cd /sys/kernel/tracing
-echo function >current_tracer
 for loop in syscall open pipe; do
-    echo >trace
+    echo function >current_tracer
+    echo 1 >tracing_on
     loops $loop TURNS >/dev/null || fail "loops $loop: status $?"
-    sed -n 's/^ *loops-.*: \([^ ]*\) <-.*/\1/p' trace | sort | uniq -c | while read -r n name; do
+    echo 0 >tracing_on
+    cat trace >/tmp/trace
+    echo nop >current_tracer
+    sed -n 's/^ *loops-.*: \([^ ]*\) <-.*/\1/p' /tmp/trace | sort | uniq -c | while read -r n name; do
         [ "$n" -lt TURNS ] || say shown "$name"
     done
 done
-echo nop >current_tracer
 "#;
 /// The turns of a loop that is profiled, which fit into ftrace's buffer.
-const PROFILED_TURNS: u32 = 60;
+const PROFILED_TURNS: u32 = 30;
 /// The least part of the half-inlined functions that has to go although hot functions are left alone, in percent.
 const GONE_DESPITE_HOT: usize = 90;
 
@@ -184,8 +187,8 @@ fn counted(
         let words = [("INLINED", INLINED_CALLS), ("CALLS", CALLS), ("EXPECTED", expected)];
         let script =
             words.iter().fold(COUNT.to_owned(), |text, (word, n)| text.replace(word, &n.to_string()));
-        let verdict =
-            in_guest(workspace, built, folder, &GuestScript { name, text: &script, helper: "rlimits" })?;
+        let script = GuestScript { name, text: &script, helper: "rlimits", clock: Clock::Host };
+        let verdict = in_guest(workspace, built, folder, &script)?;
         let failures = verdict.problems();
         results.push(Tried { passed: verdict.passed.len(), ..tried(plain, name, title, failures, start) });
     }
@@ -198,6 +201,7 @@ struct GuestScript<'a> {
     text: &'a str,
     /// The helper program beside the script.
     helper: &'a str,
+    clock: Clock,
 }
 
 /// Runs one script in a guest. The script and the console's text are kept in the folder.
@@ -207,7 +211,7 @@ fn in_guest(
     folder: &Path,
     script: &GuestScript<'_>,
 ) -> Result<guest::TaskVerdict> {
-    let GuestScript { name, text, helper } = *script;
+    let GuestScript { name, text, helper, clock } = *script;
     let path = folder.join(format!("{name}.sh"));
     fs::write(&path, text)?;
     let task = ScenarioTask {
@@ -219,7 +223,7 @@ fn in_guest(
         console: Vec::new(),
     };
     let console = folder.join(format!("{name}.console"));
-    Ok(guest::run(workspace, built, &[task], &console)?.remove(name).unwrap_or_default())
+    Ok(guest::run_by(clock, workspace, built, &[task], &console)?.remove(name).unwrap_or_default())
 }
 
 /// Builds whole kernels until none of their functions is half-inlined. Returns `Ok(false)` if something failed.
@@ -313,8 +317,8 @@ impl Sides<'_> {
         Ok(report)
     }
 
-    /// Compares the boot time and the loops of the plain kernel, of the consistent kernel, and of a kernel whose lists
-    /// leave out the functions that the loops call.
+    /// Compares the instructions of the boot and of the loops of the plain kernel, of the consistent kernel, and of a
+    /// kernel whose lists leave out the functions that the loops call.
     fn costs(&self, workspace: &CargoWorkspace, klpx: &Klpx) -> Result<Vec<Tried>> {
         let Sides { plain, consistent, folder, .. } = *self;
         let start = Instant::now();
@@ -326,7 +330,7 @@ impl Sides<'_> {
         let profile = folder.join("profile");
         let turns = PROFILED_TURNS.to_string();
         let text = PROFILE.replace("TURNS", &turns);
-        let script = GuestScript { name: "profile", text: &text, helper: "loops" };
+        let script = GuestScript { name: "profile", text: &text, helper: "loops", clock: Clock::Host };
         let verdict = in_guest(workspace, consistent, folder, &script)?;
         failures.extend(verdict.problems());
         if verdict.shown.is_empty() {
@@ -342,17 +346,22 @@ impl Sides<'_> {
             failures.push(format!("of {before} half-inlined functions {after} are left"));
         }
         times.push(timed(workspace, consistent, folder, "hot", &mut failures)?);
-        let row = |(name, time): (&String, &String)| {
-            let unit = if name == "boot" { "s" } else { "ns" };
-            let others = times[1..].iter().map(|side| side.get(name).cloned().unwrap_or_default());
-            [format!("{name}, {unit}"), time.clone()].into_iter().chain(others).collect()
+        let row = |(name, plain): (&String, &String)| {
+            let unit = if name == "boot" { ", billions" } else { "" };
+            let beside = |other: &String| match (plain.parse::<f64>(), other.parse::<f64>()) {
+                (Ok(plain), Ok(other)) => format!("{:+.1} %", (other / plain - 1.0) * 100.0),
+                _ => String::new(),
+            };
+            let others = times[1..].iter().filter_map(|side| side.get(name));
+            let others = others.map(|count| format!("{count}, {}", beside(count)));
+            [format!("{name}{unit}"), plain.clone()].into_iter().chain(others).collect()
         };
         let rows: Vec<Vec<String>> = times[0].iter().map(row).collect();
-        ui::table(&["loop", "plain", "consistent", "hot functions left"], &rows);
+        ui::table(&["instructions", "plain", "consistent", "hot functions left"], &rows);
         Ok(vec![tried(
             plain,
             "consistent-hot",
-            "lists without hot functions, boot time and loops",
+            "lists without hot functions, instructions of loops",
             failures,
             start,
         )])
@@ -380,7 +389,7 @@ fn settled(report: &ConsistentReport) -> Vec<String> {
     failures
 }
 
-/// Returns the times of the loops and of the boot, by their names.
+/// Returns the instructions of the loops and of the boot, by their names.
 fn timed(
     workspace: &CargoWorkspace,
     built: &BuiltKernel,
@@ -389,7 +398,8 @@ fn timed(
     failures: &mut Vec<String>,
 ) -> Result<BTreeMap<String, String>> {
     let name = &format!("loops-{name}");
-    let verdict = in_guest(workspace, built, folder, &GuestScript { name, text: LOOPS, helper: "loops" })?;
+    let script = GuestScript { name, text: LOOPS, helper: "loops", clock: Clock::Instructions };
+    let verdict = in_guest(workspace, built, folder, &script)?;
     failures.extend(verdict.problems());
     let pair = |line: &String| line.split_once(' ').map(|(name, time)| (name.to_owned(), time.to_owned()));
     let mut found: BTreeMap<String, String> = verdict.shown.iter().filter_map(pair).collect();

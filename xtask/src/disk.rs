@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use klpx_guest::{DISK_MODULES, Guest, KernelModules};
+use klpx_guest::{Clock, DISK_MODULES, Guest, KernelModules};
 
 use crate::apt;
 use crate::busybox;
@@ -51,6 +51,7 @@ pub(crate) fn guest(
         programs: Vec::new(),
         disk: Some(disk),
         arguments: String::new(),
+        clock: Clock::Host,
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use klpx_guest::{Guest, GuestModule, KernelModules};
+use klpx_guest::{Clock, Guest, GuestModule, KernelModules};
 
 pub(crate) use klpx_guest::TaskVerdict;
 
@@ -52,8 +52,19 @@ pub(crate) fn run(
     tasks: &[ScenarioTask],
     log: &Path,
 ) -> Result<BTreeMap<String, TaskVerdict>> {
+    run_by(Clock::Host, workspace, built, tasks, log)
+}
+
+/// Does the same in guests with a certain clock.
+pub(crate) fn run_by(
+    clock: Clock,
+    workspace: &CargoWorkspace,
+    built: &BuiltKernel,
+    tasks: &[ScenarioTask],
+    log: &Path,
+) -> Result<BTreeMap<String, TaskVerdict>> {
     let scratch = tempfile::tempdir()?;
-    let mut guest = guest(workspace, built, tasks, scratch.path())?;
+    let mut guest = Guest { clock, ..guest(workspace, built, tasks, scratch.path())? };
     let tasks: Vec<klpx_guest::Task> = tasks.iter().map(ScenarioTask::of_guest).collect::<Result<_>>()?;
     let modes = built.kernel.boot_modes;
     let mut verdicts = BTreeMap::new();
@@ -112,8 +123,16 @@ fn guest(
     let program = |helper: &String| Ok((helper.clone(), compiled(workspace, helper, machine, scratch)?));
     let programs = helpers.into_iter().map(program).collect::<Result<_>>()?;
     let busybox = busybox::ensure(workspace, machine)?;
-    let (disk, arguments) = (None, String::new());
-    Ok(Guest { machine: machine.guest, image: built.image(), busybox, modules, programs, disk, arguments })
+    Ok(Guest {
+        machine: machine.guest,
+        image: built.image(),
+        busybox,
+        modules,
+        programs,
+        disk: None,
+        arguments: String::new(),
+        clock: Clock::Host,
+    })
 }
 
 /// Returns a module of the kernel without its debug sections, because the guest's memory is small. Shipped modules have

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use klpx_guest::{Guest, Task};
+use klpx_guest::{Clock, Guest, Task};
 
 use crate::kernel::BuiltKernel;
 use crate::kernel_run::KernelRun;
@@ -73,6 +73,7 @@ pub(crate) fn run(
         programs: vec![("klpx-host".to_owned(), dist::host_binary(workspace)?)],
         disk: None,
         arguments: String::new(),
+        clock: Clock::Host,
     };
     let verdicts = guest.run(&tasks, &run.output.join("console.log"))?;
     let tried: Vec<Tried> = tasks

@@ -76,6 +76,18 @@ pub struct Guest {
     pub disk: Option<PathBuf>,
     /// Further words for the kernel's command line.
     pub arguments: String,
+    /// The clock of the guest.
+    pub clock: Clock,
+}
+
+/// What moves the clock of a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's clock.
+    #[default]
+    Host,
+    /// The guest's instructions, one for each nanosecond. The guest is emulated, and measures the same on any host.
+    Instructions,
 }
 
 /// The result of one boot.
@@ -125,6 +137,7 @@ impl Guest {
             initramfs: &archive,
             disk: self.disk.as_deref(),
             arguments: &self.arguments,
+            clock: self.clock,
             limit: boot + TASK * tasks.len() as u32,
         };
         let end = run.watch(|line| {

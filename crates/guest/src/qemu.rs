@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use klpx_diagnosis::{Diagnosis, codes};
 
+use crate::Clock;
 use crate::host::which;
 use crate::machine::Machine;
 
@@ -76,6 +77,7 @@ pub(crate) struct Run<'a> {
     pub(crate) disk: Option<&'a Path>,
     /// Further words for the kernel's command line.
     pub(crate) arguments: &'a str,
+    pub(crate) clock: Clock,
     pub(crate) limit: Duration,
 }
 
@@ -85,9 +87,15 @@ impl Run<'_> {
     /// # Errors
     /// If the emulator is missing or fails.
     pub(crate) fn watch(&self, line: impl FnMut(&str)) -> Result<GuestEnd, Diagnosis> {
-        let accelerator = Accelerator::find(self.machine, self.image)?;
+        let accelerator = match self.clock {
+            Clock::Host => Accelerator::find(self.machine, self.image)?,
+            Clock::Instructions => Accelerator(TCG),
+        };
         let mut command = command(self.machine, accelerator, self.image, self.arguments);
         command.arg("-initrd").arg(self.initramfs);
+        if self.clock == Clock::Instructions {
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
         if let Some(disk) = self.disk {
             // A comma in a file name is doubled (qemu(1), -drive).
             let file = disk.to_string_lossy().replace(',', ",,");

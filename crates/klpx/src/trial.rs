@@ -8,7 +8,7 @@ use klpx_build_driver::Progress as _;
 use klpx_build_driver::packages::{self, KernelPiece, KernelSearch, Selector, WantedKernel};
 use klpx_build_driver::process::Runner;
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Failure, Result, codes};
-use klpx_guest::{Accelerator, Guest, KernelModules, Machine, Trial};
+use klpx_guest::{Accelerator, Clock, Guest, KernelModules, Machine, Trial};
 use klpx_normalize::arch::Arch;
 use klpx_normalize::elf::ElfFile;
 use klpx_verify::inspect::{self, Module};
@@ -184,5 +184,5 @@ fn guest(
     };
     let modules = modules.map(|modules| modules.loading(&there)).transpose()?.unwrap_or_default();
     let (programs, disk, arguments) = (Vec::new(), None, String::new());
-    Ok((Guest { machine, image, busybox, modules, programs, disk, arguments }, missing))
+    Ok((Guest { machine, image, busybox, modules, programs, disk, arguments, clock: Clock::Host }, missing))
 }

@@ -64,6 +64,7 @@ check "loops that were timed" 3 "$(wc -l </tmp/loops)"
 /// Shows the functions that each turn of a loop calls.
 const PROFILE: &str = r#"
 cd /sys/kernel/tracing
+profiled=0
 for loop in syscall open pipe; do
     echo function >current_tracer
     echo 1 >tracing_on
@@ -74,7 +75,9 @@ for loop in syscall open pipe; do
     sed -n 's/^ *loops-.*: \([^ ]*\) <-.*/\1/p' /tmp/trace | sort | uniq -c | while read -r n name; do
         [ "$n" -lt TURNS ] || say shown "$name"
     done
+    profiled=$((profiled + 1))
 done
+check "loops that were profiled" 3 "$profiled"
 "#;
 /// The turns of a loop that is profiled, which fit into ftrace's buffer.
 const PROFILED_TURNS: u32 = 30;

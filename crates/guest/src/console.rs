@@ -48,10 +48,15 @@ impl TaskVerdict {
 
     /// The failures. Empty if the verdict is good.
     pub fn problems(&self) -> Vec<String> {
-        match self.good() {
-            false if self.failures.is_empty() => vec!["the guest did not come to its end".to_owned()],
-            _ => self.failures.clone(),
+        if self.good() || !self.failures.is_empty() {
+            return self.failures.clone();
         }
+        let why = if self.finished {
+            "the guest's script checked nothing"
+        } else {
+            "the guest did not come to its end"
+        };
+        vec![why.to_owned()]
     }
 }
 

@@ -86,7 +86,8 @@ pub enum Clock {
     /// The host's clock.
     #[default]
     Host,
-    /// The guest's instructions, one for each nanosecond. The guest is emulated, and measures the same on any host.
+    /// The guest's instructions, one for each nanosecond. The guest is emulated, has one processor, and measures the
+    /// same on any host.
     Instructions,
 }
 

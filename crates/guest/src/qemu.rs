@@ -87,15 +87,20 @@ impl Run<'_> {
     /// # Errors
     /// If the emulator is missing or fails.
     pub(crate) fn watch(&self, line: impl FnMut(&str)) -> Result<GuestEnd, Diagnosis> {
-        let accelerator = match self.clock {
-            Clock::Host => Accelerator::find(self.machine, self.image)?,
-            Clock::Instructions => Accelerator(TCG),
+        let mut command = match self.clock {
+            Clock::Host => {
+                let accelerator = Accelerator::find(self.machine, self.image)?;
+                command(self.machine, accelerator, self.image, self.arguments)
+            }
+            Clock::Instructions => {
+                // A second processor's instructions and idle time would move the clock as well.
+                let arguments = format!("{} maxcpus=1", self.arguments);
+                let mut command = command(self.machine, Accelerator(TCG), self.image, &arguments);
+                command.args(["-icount", "shift=0,sleep=off"]);
+                command
+            }
         };
-        let mut command = command(self.machine, accelerator, self.image, self.arguments);
         command.arg("-initrd").arg(self.initramfs);
-        if self.clock == Clock::Instructions {
-            command.args(["-icount", "shift=0,sleep=off"]);
-        }
         if let Some(disk) = self.disk {
             // A comma in a file name is doubled (qemu(1), -drive).
             let file = disk.to_string_lossy().replace(',', ",,");

@@ -159,6 +159,19 @@ impl<'e, 'd> BuildPair<'e, 'd> {
         all.flatten().find(is_it).map(|&id| self.patched.body(id))
     }
 
+    /// Returns true if the original has an exported entry of this name in a thing, at a distance from the thing's entry:
+    /// a thunk in an array of thunks (arch/x86/lib/retpoline.S).
+    pub(crate) fn has_inner(&self, original: Body, delta: i64, name: &[u8]) -> bool {
+        let place = (Some(original.section), original.entry.wrapping_add_signed(delta));
+        let elf = self.original.elf;
+        let all = [true, false].into_iter().filter_map(|code| self.names.get(&(plain(name), code)));
+        all.flatten().any(|&id| {
+            (elf.symbol_section(id), elf.symbol_value(id)) == place
+                && elf.symbol_name(id) == name
+                && elf.symbol_binding(id) != elf::STB_LOCAL.0
+        })
+    }
+
     /// Returns true if the original defines a global of this name.
     pub(crate) fn had_global(&self, name: &[u8]) -> bool {
         let all = [true, false].into_iter().filter_map(|code| self.names.get(&(plain(name), code)));

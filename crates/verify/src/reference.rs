@@ -155,12 +155,9 @@ impl<'g, 'e, 'd> UnitReferences<'_, 'g, 'e, 'd, '_> {
             (There::Number(_), _) => Err(format!("{} became {}", name(), there.text())),
             (There::Import(import, from), Some(original)) => {
                 let exporter = self.graph.target.exporter(import);
-                let named = pair.original_names(original).contains(&import.as_bytes());
-                match named
-                    && *from == delta
-                    && !pair.is_local(body)
-                    && exporter.as_deref() == Some(pair.object)
-                {
+                let named = *from == delta && pair.original_names(original).contains(&import.as_bytes());
+                let inner = || pair.has_inner(original, delta.wrapping_sub(*from), import.as_bytes());
+                match (named || inner()) && !pair.is_local(body) && exporter.as_deref() == Some(pair.object) {
                     true => Ok(Leads::Nowhere),
                     false => Err(format!("{} became {}", name(), there.text())),
                 }

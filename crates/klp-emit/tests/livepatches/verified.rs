@@ -361,3 +361,27 @@ fn a_hidden_global_of_the_kernel_comes_from_no_file() {
     assert_eq!(of("other"), (Some("two.c".to_owned()), true));
     assert_eq!(of("shared"), (None, false));
 }
+
+/// With FullLTO the array of thunks for indirect calls lies in the object of its users (arch/x86/lib/retpoline.S).
+#[test]
+fn an_exported_entry_inside_of_an_array_is_what_a_call_means() {
+    let text = |number: u32| {
+        format!(
+            "asm(\".pushsection .text.thunks,\\\"ax\\\"\\n.globl array\\n.type array,@function\\narray:\\n.globl one\\none: int3\\n.skip 31,0xcc\\n\\
+             .globl two\\ntwo: int3\\n.skip 31,0xcc\\n.size array,.-array\\n.popsection\");
+             int f(int x) {{ asm volatile(\"call two\"); return x + {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__", "array", "one", "two"], ..Kernel::default() };
+    let builds = Builds::new(&text(1), &text(2));
+    assert_eq!(builds.changed(), ["f"]);
+    let module = builds.module("vmlinux", &kernel);
+    check(module.clone(), &builds, &kernel).expect("a sound module");
+    for other in ["one", "array"] {
+        let file = ElfFile::from_bytes("livepatch.ko", module.clone());
+        let mut changed = Relocatable::read(&file.parse().unwrap()).unwrap();
+        let at = symbol(&changed, "two");
+        changed.symbols[at.0].name = other.as_bytes().to_vec();
+        check(changed.write(), &builds, &kernel).expect_err(other);
+    }
+}

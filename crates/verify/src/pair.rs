@@ -113,7 +113,12 @@ impl<'e, 'd> BuildPair<'e, 'd> {
             {
                 original_symbols.get(patched_symbols.iter().position(|&other| other == id)?).copied()
             }
-            _ => None,
+            // A linker merges constants of several files: they are one thing with the same name several times.
+            _ => {
+                let section = self.patched.section_name(section);
+                let known = at_one_place(&self.original, original_symbols, section)?;
+                at_one_place(&self.patched, patched_symbols, section).map(|_| known)
+            }
         }
     }
 
@@ -177,4 +182,13 @@ impl<'e, 'd> BuildPair<'e, 'd> {
         let all = [true, false].into_iter().filter_map(|code| self.names.get(&(plain(name), code)));
         all.flatten().any(|&id| self.original.elf.symbol_binding(id) != elf::STB_LOCAL.0)
     }
+}
+
+/// Returns the first of the symbols that lie in a section of a name, if all of these lie at one place.
+fn at_one_place(file: &IndexedFile<'_, '_>, symbols: &[SymbolId], section: &[u8]) -> Option<SymbolId> {
+    let place = |id: SymbolId| (file.elf.symbol_section(id), file.elf.symbol_value(id));
+    let lies = |id: SymbolId| file.elf.symbol_section(id).is_some_and(|at| file.section_name(at) == section);
+    let mut found = symbols.iter().copied().filter(|&id| lies(id));
+    let first = found.next()?;
+    found.all(|id| place(id) == place(first)).then_some(first)
 }

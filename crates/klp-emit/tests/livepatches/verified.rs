@@ -385,3 +385,19 @@ fn an_exported_entry_inside_of_an_array_is_what_a_call_means() {
         check(changed.write(), &builds, &kernel).expect_err(other);
     }
 }
+
+/// With FullLTO the constants of several assembler files are one, and the name is there once for each file.
+#[test]
+fn names_that_mean_one_place_are_one_thing() {
+    let text = |labels: &str, number: u32| {
+        format!(
+            "asm(\".pushsection .rodata.cst16.K,\\\"aM\\\",@progbits,16\\n{labels} .quad 1, 2\\n.popsection\");
+             asm(\".text\\n.type user,@function\\n.globl user\\nuser: lea K.llvm.1(%rip),%rax\\nret\\n.size user,.-user\");
+             int f(int x) {{ return x + {number}; }}"
+        )
+    };
+    let kernel = Kernel { exports: vec!["__fentry__"], ..Kernel::default() };
+    let labels = "K.llvm.0: K.llvm.1: K.llvm.2:";
+    let builds = Builds::new(&text(labels, 1), &text(labels, 2));
+    check(builds.module("vmlinux", &kernel), &builds, &kernel).expect("a sound module");
+}

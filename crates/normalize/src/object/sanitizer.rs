@@ -16,6 +16,9 @@ pub const LINE_AND_COLUMN: Range<u64> = 8..16;
 /// Stands before a place in the name of a type.
 pub(super) const AT: &[u8] = b" at ";
 
+/// The most bytes of a place: a path (PATH_MAX, include/uapi/linux/limits.h), line and column.
+const MAX_PLACE: usize = 4096 + 32;
+
 /// What a section holds for the sanitizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CheckData {
@@ -64,8 +67,9 @@ pub fn places_in_type(text: &[u8]) -> Vec<Range<usize>> {
     let mut from = 0;
     while let Some(start) = text[from..].windows(AT.len()).position(|part| part == AT).map(|n| from + n) {
         from = start + AT.len();
-        let closing = (from..text.len()).filter(|&end| text[end] == b')');
-        if let Some(end) = closing.clone().find(|&end| ends_with_line_and_column(&text[from..end])) {
+        let mut ends = from..text.len().min(from + MAX_PLACE);
+        let is_end = |&end: &usize| text[end] == b')' && ends_with_line_and_column(&text[from..end]);
+        if let Some(end) = ends.find(is_end) {
             found.push(start..end);
             from = end;
         }

@@ -341,6 +341,34 @@ void behind(void) { BUG(4); BUG(5); }
     assert!(faults.iter().all(|fault| fault.contains("__bug_table")), "{faults:?}");
 }
 
+/// The code of an alternative has no name. What the kernel does when its load faults stands in a row of `__ex_table`.
+#[test]
+fn a_row_that_describes_the_code_of_an_alternative_is_compared() {
+    let text = |fixup: u32, number: u32| {
+        format!(
+            "int first(int *p) {{ asm volatile(\"1: nop; nop\\n2:\\n\\
+             .pushsection .altinstructions,\\\"a\\\"\\n.long 1b - ., 3f - .\\n.long 0\\n.byte 2b - 1b, 4f - 3f\\n.popsection\\n\\
+             .pushsection .altinstr_replacement,\\\"ax\\\"\\n3: mov (%%rdi),%%eax\\n4:\\n.popsection\\n\\
+             .pushsection __ex_table,\\\"a\\\"\\n.long 3b - ., 2b - ., {fixup}\\n.popsection\" ::: \"rax\"); return *p; }}
+             int second(int x) {{ return x + {number}; }}"
+        )
+    };
+    let both = Builds::new(&text(0x71, 1), &text(0x72, 2));
+    assert_eq!(both.changed(), ["first", "second"]);
+    let kernel = kernel();
+    let good = ElfFile::from_bytes("livepatch.ko", both.module("vmlinux", &kernel));
+    let mut module = Relocatable::read(&good.parse().unwrap()).unwrap();
+    check(module.write(), &both, &kernel).expect("a good module");
+
+    let second_only = Builds::new(&text(0x72, 1), &text(0x72, 2)).module("vmlinux", &kernel);
+    let faults = check(second_only, &both, &kernel).expect_err("a function is missing");
+    assert!(faults.iter().any(|fault| fault.contains("first")), "{faults:?}");
+
+    replace_bytes(section(&mut module, "__ex_table"), &[0x72], &[0x73]);
+    let faults = check(module.write(), &both, &kernel).expect_err("another row");
+    assert!(faults.iter().all(|fault| fault.contains("__ex_table")), "{faults:?}");
+}
+
 /// The last link makes hidden globals local; lld puts them after the FILE symbols of all files.
 #[test]
 fn a_hidden_global_of_the_kernel_comes_from_no_file() {

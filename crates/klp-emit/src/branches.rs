@@ -1,4 +1,4 @@
-//! Matches two x86_64 bodies that have the same instructions but other branch lengths.
+//! Matches two x86_64 bodies that have the same instructions but other branch lengths and other padding.
 //!
 //! Owns the pairing of instructions and of branch targets inside a function. Knows nothing about symbols.
 
@@ -101,20 +101,28 @@ impl InstructionPairs {
 
     /// Returns true if a branch without a relocation leads to the same instruction in both bodies.
     pub(crate) fn same_internal_target(&self, pair: &InstructionPair) -> bool {
-        let index = |target: i64, place: &dyn Fn(&InstructionPair) -> u64| {
-            self.pairs.partition_point(|p| (place(p) as i64) < target)
-        };
-        let inside = |target: i64, end: u64| (0..end as i64).contains(&target);
-        let (witness_end, image_end) = self.pairs.last().map_or((0, 0), |p| (p.witness_end, p.image_end));
-        inside(pair.witness_target, witness_end)
-            && inside(pair.image_target, image_end)
-            && index(pair.witness_target, &|p| p.witness_start)
-                == index(pair.image_target, &|p| p.image_start)
+        self.is_same_place(pair.witness_target, pair.image_target)
+    }
+
+    /// Returns true if two offsets lead to the same instruction, or to no-operations before the same instruction.
+    pub(crate) fn is_same_place(&self, witness_offset: i64, image_offset: i64) -> bool {
+        let witness = self.instruction_at(witness_offset, |pair| (pair.witness_start, pair.witness_end));
+        witness.is_some()
+            && witness == self.instruction_at(image_offset, |pair| (pair.image_start, pair.image_end))
+    }
+
+    /// Returns the index of the instruction at an offset, or behind the no-operations at the offset; `None` inside of an
+    /// instruction or outside of the body.
+    fn instruction_at(&self, offset: i64, range: impl Fn(&InstructionPair) -> (u64, u64)) -> Option<usize> {
+        let offset = u64::try_from(offset).ok()?;
+        let n = self.pairs.partition_point(|pair| range(pair).0 < offset);
+        let end_before = n.checked_sub(1).map_or(0, |before| range(&self.pairs[before]).1);
+        (n < self.pairs.len() && offset >= end_before).then_some(n)
     }
 }
 
 /// Pairs two bodies. `None` if they are not the same sequence of operations. `relocated` says whether our body has a
-/// relocation in a range. A no-operation with a relocation (of an alternative or a static branch) is not left out.
+/// relocation in a range.
 pub(crate) fn pair(
     witness_code: &[u8],
     image_code: &[u8],

@@ -209,6 +209,63 @@ fn instructions_are_the_same_but_for_the_lengths_of_branches() {
     );
 }
 
+/// GCC 15 and later align a small loop to a cache line, so the padding in a function depends on where in its section the
+/// function lies. References come from the function's cold part and from tables.
+#[test]
+fn a_place_in_a_function_with_other_padding_is_the_same() {
+    let body = |padding: &str| {
+        format!(
+            "; .size f,.-f; .section .text.hot,\"ax\"; .type hot,@function; hot: inc %eax; .La: {padding}; \
+             .Lb: dec %eax; .Lc: mov $9,%ecx; ret; .size hot,.-hot"
+        )
+    };
+    let jump = |to: &str, padding: &str| format!("ud2; jmp {to}{}", body(padding));
+    let after_branch = |branch: &str, to: &str, padding: &str| {
+        format!("{branch} jmp 1f; inc %eax; 1: dec %eax; jmp {to}{}", body(padding))
+    };
+    let table = |to: &str, padding: &str| {
+        format!("jmp *.Lt(,%rax,8){}; .section .rodata; .balign 8; .Lt: .quad {to}", body(padding))
+    };
+    let (none, little, much) = ("", "nop", "nopw 0(%rax,%rax); nopl 0(%rax)");
+    let places = [
+        ("behind the padding", ".Lb", ".Lb", true),
+        ("before the padding", ".La", ".La", true),
+        ("further behind", ".Lc", ".Lc", true),
+        ("before the padding here, and behind it there", ".La", ".Lb", true),
+        ("to another instruction", ".Lb", ".Lc", false),
+        ("into an instruction", ".Lc", ".Lc+1", false),
+        ("to the entry", "hot", ".Lb", false),
+        ("behind the function", ".Lb", ".Lb+9", false),
+    ];
+    let mut pairs = Vec::new();
+    for (unit_padding, kernel_padding) in [(none, little), (little, much), (much, none)] {
+        for (what, unit, kernel, same) in places {
+            pairs.push((
+                what,
+                jump(unit, unit_padding),
+                jump(kernel, kernel_padding),
+                same.then_some(Agreement::Identical),
+            ));
+            pairs.push((
+                what,
+                table(unit, unit_padding),
+                table(kernel, kernel_padding),
+                same.then_some(Agreement::Identical),
+            ));
+            pairs.push((
+                what,
+                after_branch("{disp32}", unit, unit_padding),
+                after_branch("", kernel, kernel_padding),
+                same.then_some(Agreement::Branches),
+            ));
+        }
+    }
+    let pairs: Vec<Pair<'_>> =
+        pairs.iter().map(|(what, unit, kernel, agrees)| pair(what, unit, kernel, agrees.clone())).collect();
+    check(&X86_64, true, &pairs);
+    check(&X86_64, false, &pairs);
+}
+
 #[test]
 fn a_module_imports_the_same_from_the_same_place() {
     let own = "; .section .text.other,\"ax\"; .globl g; .type g,@function; g: ret; .size g,1";

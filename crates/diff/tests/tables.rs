@@ -59,3 +59,17 @@ fn constants_that_code_refers_to_are_no_table() {
     };
     assert_eq!(difference(&text("5"), &text("6")).tables, [""; 0]);
 }
+
+/// GCC 16 leaves the data of a check that it removed. An edited line above changes the data.
+#[test]
+fn data_behind_a_compilers_local_label_is_no_table() {
+    for (section, tables) in [(".data..Lubsan_data7", &[][..]), (".data..registered", &[".data..registered"])]
+    {
+        let text = |line: u32| {
+            format!(
+                "asm(\".section {section}, \\\"aw\\\"\\n.long 0, 0, {line}, 5\\n.previous\"); int f(void) {{ return 1; }}"
+            )
+        };
+        assert_eq!(difference(&text(7), &text(8)).tables, tables, "{section}");
+    }
+}

@@ -325,12 +325,14 @@ impl<'d> Object<'d> {
 
     /// Returns the data sections in which nothing has a name and to which nothing in this object refers. The kernel
     /// finds such a table by its section; inline assembly fills some of them (`DECLARE_PCI_FIXUP_*` of
-    /// include/linux/pci.h).
+    /// include/linux/pci.h). What a compiler's local label marks is none: the final link puts the section into `.data` or
+    /// `.rodata` (`.data..L*` in include/asm-generic/vmlinux.lds.h), and GCC leaves the data of a check that it removed.
     pub fn unnamed_tables(&self) -> Vec<SectionId> {
         let is_table = |id: &SectionId| {
             matches!(self.role(*id), Role::Data | Role::Registry)
                 && self.items_of(*id).len() == 0
                 && self.elf.section_size(*id) > 0
+                && sanitizer::local_label(self.elf.section_name(*id)).is_none()
         };
         let mut found: Vec<SectionId> = self.elf.section_ids().filter(is_table).collect();
         if found.is_empty() {

@@ -99,11 +99,11 @@ fn ends_with_line_and_column(text: &[u8]) -> bool {
 }
 
 fn check_data(elf: &Elf<'_>, section: SectionId) -> Option<CheckData> {
-    of_label(label(elf.section_name(section))?, elf.section_flags(section) & SHF_WRITE.0 != 0)
+    of_label(local_label(elf.section_name(section))?, elf.section_flags(section) & SHF_WRITE.0 != 0)
 }
 
 /// Returns the local label in the name of a label's own section: `ubsan_data3` of `.data..Lubsan_data3`.
-fn label(section: &[u8]) -> Option<&[u8]> {
+pub(super) fn local_label(section: &[u8]) -> Option<&[u8]> {
     const LABEL: &[u8] = b"..L";
     let at = section.windows(LABEL.len()).position(|part| part == LABEL)?;
     Some(&section[at + LABEL.len()..])
@@ -151,7 +151,7 @@ mod tests {
             (".data.ubsan_data1", true, None),
             (".data", true, None),
         ] {
-            let found = label(section.as_bytes()).and_then(|label| of_label(label, writable));
+            let found = local_label(section.as_bytes()).and_then(|label| of_label(label, writable));
             assert_eq!(found, expected, "{section}");
         }
     }

@@ -157,6 +157,12 @@ impl IncludeGraph {
     }
 }
 
+/// Returns true for a list of what Rust code exports. Each line is a macro with one name (`cmd_exports` in rust/Makefile,
+/// the same from 6.1 to 7.3), so the file includes nothing. It can't be made without Rust's compiler.
+fn is_list_of_exports(path: &str) -> bool {
+    path.strip_prefix("rust/exports_").is_some_and(|rest| rest.ends_with("_generated.h"))
+}
+
 fn file_of(source: &UnitSource) -> Option<TreeFile> {
     match source {
         UnitSource::Tree(path) => Some(TreeFile { tree: FileTree::Source, path: path.clone() }),
@@ -309,6 +315,7 @@ impl<'a> IncludeScan<'a> {
                 }
                 self.names.extend(directives.names.into_iter().map(|name| (read.at, name)));
             }
+            None if is_list_of_exports(&self.files.file(read.at).path) => {}
             None => {
                 self.open.insert(read.at);
             }

@@ -75,10 +75,11 @@ pub enum ObjectRule {
 }
 
 impl ObjectRule {
-    /// Converts kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3).
+    /// Converts kbuild's name (scripts/Makefile.build, the same from 6.1 to 7.3). In 7.2, not in 6.12, the C helpers of
+    /// Rust code have a rule of their own, which compiles as `cc_o_c` does (rust/Makefile).
     fn from_name(name: &str) -> ObjectRule {
         match name {
-            "cc_o_c" => ObjectRule::C,
+            "cc_o_c" | "rust_cc_library" => ObjectRule::C,
             "cc_s_c" => ObjectRule::Offsets,
             "as_o_S" => ObjectRule::Assembly,
             "rustc_o_rs" => ObjectRule::Rust,

@@ -25,7 +25,7 @@ use crate::tree::{SourceFile, SourceTree, Version};
 pub(crate) use pinned::{PINNED_FILES, PINNED_RUST};
 
 /// The version of the workspace format. It changes when workspaces of an earlier klpx become unusable.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 /// The origin of the sections. The comparison needs one section for each function and each datum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

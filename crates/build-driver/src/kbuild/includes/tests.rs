@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 
 /// Path and text. Paths that begin with `+` lie in the build tree.
-const FILES: [(&str, &str); 34] = [
+const FILES: [(&str, &str); 37] = [
     ("include/linux/k.h", "#include <asm/g.h>\n"),
     ("include/linux/types.h", "#include \"lone.h\"\n"),
     ("include/linux/lone.h", ""),
@@ -43,10 +43,13 @@ const FILES: [(&str, &str); 34] = [
     ("drivers/unbuilt.c", "#include <linux/k.h>\n"),
     ("rust/bindings/bindings_helper.h", "#include <linux/types.h>\n#include <linux/rust_only.h>\n"),
     ("include/linux/rust_only.h", ""),
+    ("rust/exports.c", "#include <linux/export.h>\n#include \"exports_core_generated.h\"\n"),
+    ("rust/helpers/helpers.c", "#include <linux/export.h>\n"),
+    ("include/linux/export.h", ""),
 ];
 
 const RECORD: &str = "folder .\narch x86\n\
-    builtin fs/a.o mm/b.o mm/t.o drivers/m.o drivers/o.o drivers/c.o drivers/gen.o kernel/lost.o drivers/sub/n.o drivers/plain.o mm/s.o fs/pair.o\n\
+    builtin fs/a.o mm/b.o mm/t.o drivers/m.o drivers/o.o drivers/c.o drivers/gen.o kernel/lost.o drivers/sub/n.o drivers/plain.o mm/s.o fs/pair.o rust/exports.o rust/helpers/helpers.o\n\
     made fs/a.o cc_o_c source:SRC/fs/a.c traced\n\
     made mm/b.o cc_o_c source:SRC/mm/b.c include:SRC/include/linux/forced.h traced\n\
     made mm/t.o cc_o_c source:SRC/mm/t.c traced\n\
@@ -60,6 +63,9 @@ const RECORD: &str = "folder .\narch x86\n\
     made mm/s.o cc_o_c source:SRC/mm/s.c traced\n\
     made fs/pair.o cc_o_c source:SRC/fs/pair.c traced\n\
     made fs/made/pair.c gen source:\n\
+    made rust/exports.o cc_o_c source:SRC/rust/exports.c traced\n\
+    made rust/helpers/helpers.o rust_cc_library source:SRC/rust/helpers/helpers.c traced\n\
+    made rust/exports_core_generated.h exports source:\n\
     made drivers/table.h mktable source:SRC/drivers/names.h from:SRC/drivers/names.h from:drivers/mktable\n";
 
 fn graph() -> (IncludeGraph, UnitList) {
@@ -92,7 +98,7 @@ fn dependents(edited: &[&str], added: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_units_that_can_include_a_file_are_named() {
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 13] = [
         ("include/linux/k.h", &["fs/a.o"]),
         ("include/asm-generic/g.h", &["fs/a.o"]),
         ("fs/internal.h", &["fs/a.o"]),
@@ -105,6 +111,8 @@ fn the_units_that_can_include_a_file_are_named() {
         ("include/linux/named.h", &["drivers/m.o"]),
         ("arch/arm64/include/asm/g.h", &[]),
         ("include/linux/absent.h", &[]),
+        // Lists of what Rust code exports include nothing.
+        ("include/linux/export.h", &["rust/exports.o", "rust/helpers/helpers.o"]),
     ];
     for (path, expected) in cases {
         let mut expected: Vec<&str> = expected.iter().chain(&OPEN).copied().collect();

@@ -148,10 +148,24 @@ impl Environment {
         objects: &[PathBuf],
         on_line: &mut dyn FnMut(&str),
     ) -> Result<MakeResult> {
-        let mut call = self
-            .call(make)
-            .arg("-f")
-            .arg(make.src.join("scripts/Makefile.build"))
+        self.make_by(make, folder, objects, None, on_line)
+    }
+
+    /// Like [`Self::make`], with the rules of one more makefile.
+    pub(crate) fn make_by(
+        &self,
+        make: &MakeSettings<'_>,
+        folder: &str,
+        objects: &[PathBuf],
+        rules: Option<&Path>,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<MakeResult> {
+        let build = make.src.join("scripts/Makefile.build");
+        let makefiles = [Some(build.as_path()), rules];
+        let mut call = makefiles
+            .into_iter()
+            .flatten()
+            .fold(self.call(make), |call, makefile| call.arg("-f").arg(makefile))
             .args([format!("obj={folder}"), "need-builtin=1".to_owned(), "need-modorder=1".to_owned()])
             .args(objects);
         for (name, value) in self.folders.get(folder).into_iter().flatten() {

@@ -13,7 +13,7 @@ use crate::kbuild::environment::Environment;
 use crate::kbuild::estimate::{self, Making};
 use crate::kbuild::make::{MakeResult, MakeSettings, original_does_not_build, patched_fails};
 use crate::kbuild::recorded::RecordedCommands;
-use crate::kbuild::{CodeText, KbuildUnit, ObjectRule, UnitId, UnitList};
+use crate::kbuild::{CodeText, KbuildUnit, ObjectRule, UnitId, UnitList, UnitSource};
 use crate::parallel::each;
 use crate::patch::AppliedPatch;
 use crate::progress::{ObjectCounter, Progress};
@@ -94,10 +94,17 @@ impl Workspace {
         let build = self.build_dir();
         targets.iter().try_for_each(|target| remove_file(&build.join(target)))?;
         let environment = Environment::read(&self.dir)?;
+        let makefile = self.dir.join("texts.mk");
+        let rules = units
+            .iter()
+            .zip(&targets)
+            .filter_map(|(unit, target)| text_rule(&unit.source, &unit.object, &unit.rule, target));
+        std::fs::write(&makefile, rules.collect::<String>())
+            .map_err(|error| Diagnosis::io("write", &makefile, &error))?;
         let made = ObjectCounter::new(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
-                let preprocess = || environment.make(make, folder, targets, &mut |_| {});
+                let preprocess = || environment.make_by(make, folder, targets, Some(&makefile), &mut |_| {});
                 let mut built = preprocess()?;
                 if !built.success {
                     // Headers that only this folder's objects need are made with the objects.
@@ -139,6 +146,21 @@ fn preprocessed(unit: &KbuildUnit) -> Result<PathBuf> {
     Ok(Path::new(unit.target()).with_extension(ending))
 }
 
+/// Returns the rule for the text of a unit whose source has another folder or name than the object. For such a unit kbuild
+/// has a rule for the object only (arch/x86/purgatory/Makefile, drivers/firmware/efi/libstub/Makefile,
+/// kernel/bpf/Makefile of 6.12). The commands are those of scripts/Makefile.build, the same from 6.1 to 7.3.
+fn text_rule(source: &UnitSource, object: &str, rule: &ObjectRule, target: &Path) -> Option<String> {
+    let (path, source) = match source {
+        UnitSource::Tree(path) => (path, format!("$(srctree)/{path}")),
+        UnitSource::Generated(path) => (path, path.clone()),
+        UnitSource::Unknown => return None,
+    };
+    let is_usual = Path::new(path).with_extension("") == Path::new(object).with_extension("");
+    let command = if *rule == ObjectRule::Assembly { "cpp_s_S" } else { "cpp_i_c" };
+    let target = target.display();
+    (!is_usual).then(|| format!("{target}: {source} FORCE\n\t$(call if_changed_dep,{command})\n"))
+}
+
 /// The lines that become a header (include/linux/kbuild.h marks them with `->`).
 fn offsets(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read(path).map_err(|error| Diagnosis::io("read", path, &error))?;
@@ -155,4 +177,46 @@ fn text(build: &Path, target: &Path) -> Result<blake3::Hash> {
         .and_then(|record| Some(CodeText::for_compilation(record.commands.first()?)))
         .unwrap_or(CodeText::WithPlaces);
     Ok(part.identity(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_lies_elsewhere_has_a_rule_for_its_text() {
+        let rule = |object: &str, source: UnitSource, rule: ObjectRule| {
+            let ending = if rule == ObjectRule::Assembly { "s" } else { "i" };
+            text_rule(&source, object, &rule, &Path::new(object).with_extension(ending))
+        };
+        let tree = |path: &str| UnitSource::Tree(path.to_owned());
+        let made = |path: &str| UnitSource::Generated(path.to_owned());
+        for (object, source) in
+            [("a/b.o", tree("a/b.c")), ("a/b.o", made("a/b.c")), ("a/b.o", UnitSource::Unknown)]
+        {
+            assert_eq!(rule(object, source, ObjectRule::C), None, "{object}");
+        }
+        for (object, source, kind, wanted) in [
+            (
+                "a/sha.o",
+                tree("lib/sha.c"),
+                ObjectRule::C,
+                "a/sha.i: $(srctree)/lib/sha.c FORCE\n\t$(call if_changed_dep,cpp_i_c)\n",
+            ),
+            (
+                "a/in.o",
+                made("gen/in.c"),
+                ObjectRule::C,
+                "a/in.i: gen/in.c FORCE\n\t$(call if_changed_dep,cpp_i_c)\n",
+            ),
+            (
+                "a/g.nvhe.o",
+                tree("a/g.S"),
+                ObjectRule::Assembly,
+                "a/g.nvhe.s: $(srctree)/a/g.S FORCE\n\t$(call if_changed_dep,cpp_s_S)\n",
+            ),
+        ] {
+            assert_eq!(rule(object, source, kind).as_deref(), Some(wanted));
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) static TRIXIE: Distro = Distro { suite: "trixie", compiler: "gcc-14" 
 pub(crate) static SID: Distro = Distro { suite: "sid", compiler: "gcc-16" };
 
 /// The packages that a user of klpx installs besides the kernel's packages and its compiler.
-const PACKAGES: &[&str] = &["bc", "bison", "flex", "git", "libelf-dev", "make", "perl", "xz-utils"];
+const PACKAGES: &[&str] = &["bc", "bison", "flex", "git", "libelf-dev", "make", "pahole", "perl", "xz-utils"];
 /// The directories of a kernel's packages.
 const OF_KERNEL: &str = "boot usr/src usr/lib/debug usr/lib/modules";
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::distro;
 use crate::kernel::BuiltKernel;
 use crate::process;
 
@@ -22,18 +23,24 @@ pub(crate) fn build(built: &BuiltKernel, source: &Path, output: &Path) -> Result
         let entry = entry?;
         fs::copy(entry.path(), folder.join(entry.file_name()))?;
     }
-    let mut make = match &built.release {
-        Some(release) => {
+    let mut make = match (&built.release, &built.root) {
+        (Some(release), Some(root)) => with_headers(distro::enter(root, &built.tree, &[output]), release),
+        (Some(release), None) => {
             let mut make = Command::new("unshare");
             make.args(["--mount", "sh", "-c", WITH_PACKAGES, "sh"]).arg(&built.tree);
-            make.args(["make", "-C"]).arg(format!("/usr/src/linux-headers-{release}"));
-            make
+            with_headers(make, release)
         }
-        None => built.make(&built.tree)?,
+        (None, _) => built.make(&built.tree)?,
     };
     make.arg(format!("M={}", folder.display())).arg("modules");
     process::output(&mut make).context("the external modules do not build")?;
     Ok(folder)
+}
+
+/// Adds make's call for the headers package of a release.
+fn with_headers(mut command: Command, release: &str) -> Command {
+    command.args(["make", "-C"]).arg(format!("/usr/src/linux-headers-{release}"));
+    command
 }
 
 /// Returns the modules in a folder, by file name.

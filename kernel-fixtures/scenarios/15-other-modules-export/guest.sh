@@ -4,7 +4,7 @@ sizelimit() {
     losetup -d /dev/loop0
 }
 
-module nls_base libcrc32c loop
+module nls_base crc_itu_t loop
 check "before" 0 "$(sizelimit)"
 load loop-nls
 check "the other module's function answers" "0 klpx-2-233" "$(sizelimit)"
@@ -17,4 +17,4 @@ module loop
 check "late" "0 klpx-2-233" "$(sizelimit)"
 unload loop-nls
 remove loop
-for name in nls_base libcrc32c; do [ ! -f "/modules/$name.ko" ] || remove $name; done
+for name in nls_base crc_itu_t; do [ ! -f "/modules/$name.ko" ] || remove $name; done

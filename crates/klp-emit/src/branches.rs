@@ -3,33 +3,6 @@
 //! Owns the pairing of instructions and of branch targets inside a function. Knows nothing about symbols.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
-use klpx_normalize::object::ItemId;
-
-/// Converts offsets in a function of klpx's build to offsets in the kernel's function.
-pub(crate) struct Shift {
-    /// The function.
-    pub(crate) item: ItemId,
-    /// (our offset, their offset) of every instruction except no-operations; `None` if nothing moved.
-    moved: Option<Vec<(u64, u64)>>,
-}
-
-impl Shift {
-    /// A shift in which nothing moved.
-    pub(crate) fn none(item: ItemId) -> Shift {
-        Shift { item, moved: None }
-    }
-
-    /// Returns the offset in the kernel's code for an offset in the witness: the offset of the same instruction, or of the
-    /// first instruction behind it.
-    pub(crate) fn apply(&self, offset: i64) -> Option<i64> {
-        let Some(moved) = &self.moved else { return Some(offset) };
-        if offset <= 0 {
-            return Some(offset);
-        }
-        let n = moved.partition_point(|&(witness_start, _)| (witness_start as i64) < offset);
-        moved.get(n).map(|&(_, image_start)| image_start as i64)
-    }
-}
 
 /// One instruction in both bodies. Offsets are from the entries.
 pub(crate) struct InstructionPair {
@@ -94,30 +67,29 @@ impl InstructionPairs {
         self.pairs.iter()
     }
 
-    /// The shift of offsets that the pairing implies.
-    pub(crate) fn shift(&self, item: ItemId) -> Shift {
-        Shift { item, moved: Some(self.pairs.iter().map(|p| (p.witness_start, p.image_start)).collect()) }
-    }
-
     /// Returns true if a branch without a relocation leads to the same instruction in both bodies.
     pub(crate) fn same_internal_target(&self, pair: &InstructionPair) -> bool {
-        self.is_same_place(pair.witness_target, pair.image_target)
+        let (Ok(ours), Ok(theirs)) = (u64::try_from(pair.witness_target), u64::try_from(pair.image_target))
+        else {
+            return false;
+        };
+        self.is_same_place(ours, theirs) == Some(true)
     }
 
-    /// Returns true if two offsets lead to the same instruction, or to no-operations before the same instruction.
-    pub(crate) fn is_same_place(&self, witness_offset: i64, image_offset: i64) -> bool {
-        let witness = self.instruction_at(witness_offset, |pair| (pair.witness_start, pair.witness_end));
-        witness.is_some()
-            && witness == self.instruction_at(image_offset, |pair| (pair.image_start, pair.image_end))
+    /// Returns true if two offsets lead to the same instruction, or to no-operations before the same instruction. `None`
+    /// if the offset in klpx's build lies behind the last instruction.
+    pub(crate) fn is_same_place(&self, witness_offset: u64, image_offset: u64) -> Option<bool> {
+        let ours = self.place(witness_offset, |pair| (pair.witness_start, pair.witness_end))?;
+        let theirs = self.place(image_offset, |pair| (pair.image_start, pair.image_end));
+        Some(theirs == Some(ours))
     }
 
-    /// Returns the index of the instruction at an offset, or behind the no-operations at the offset; `None` inside of an
-    /// instruction or outside of the body.
-    fn instruction_at(&self, offset: i64, range: impl Fn(&InstructionPair) -> (u64, u64)) -> Option<usize> {
-        let offset = u64::try_from(offset).ok()?;
-        let n = self.pairs.partition_point(|pair| range(pair).0 < offset);
-        let end_before = n.checked_sub(1).map_or(0, |before| range(&self.pairs[before]).1);
-        (n < self.pairs.len() && offset >= end_before).then_some(n)
+    /// Returns the instruction at an offset, as an index, and the distance from the instruction's start. No-operations
+    /// belong to the start of the next instruction.
+    fn place(&self, offset: u64, range: impl Fn(&InstructionPair) -> (u64, u64)) -> Option<(usize, u64)> {
+        let n = self.pairs.partition_point(|pair| range(pair).1 <= offset);
+        let (start, _) = range(self.pairs.get(n)?);
+        Some((n, offset.saturating_sub(start)))
     }
 }
 

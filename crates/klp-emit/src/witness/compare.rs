@@ -1,5 +1,7 @@
 //! Compares one item: its bytes, its references, and the contents of constants to which it refers.
 
+use std::sync::OnceLock;
+
 use hashbrown::{HashMap, HashSet};
 use klpx_diagnosis::{Diagnosis, DiagnosisPlace, Offset, codes};
 use klpx_normalize::arch::NONE;
@@ -11,7 +13,7 @@ use object::endian::LittleEndian as LE;
 use super::agreement::{Agreement, Mismatch};
 use crate::arch;
 use crate::bind::Binding;
-use crate::branches::{self, InstructionPairs, Shift};
+use crate::branches::{self, InstructionPairs};
 use crate::contents::{self, PlaceContents, PlacedRelocation};
 use crate::field::FieldValue;
 use crate::image::Image;
@@ -56,12 +58,16 @@ pub struct Witness<'b, 'a> {
     pub(super) binding: &'b Binding<'a>,
     pub(super) witness: &'a Object<'a>,
     pub(super) image: &'a Image<'a>,
+    /// The paired instructions of each item, once another place refers to the middle of the item.
+    instructions: Vec<OnceLock<Option<InstructionPairs>>>,
 }
 
 impl<'b, 'a> Witness<'b, 'a> {
     /// A comparison based on a binding.
     pub fn new(binding: &'b Binding<'a>) -> Witness<'b, 'a> {
-        Witness { binding, witness: binding.witness(), image: binding.image() }
+        let witness = binding.witness();
+        let instructions = witness.item_ids().map(|_| OnceLock::new()).collect();
+        Witness { binding, witness, image: binding.image(), instructions }
     }
 
     /// Returns true for code that a call can reach: a function with a size.
@@ -77,11 +83,11 @@ impl<'b, 'a> Witness<'b, 'a> {
     pub fn compare(&self, id: ItemId) -> Result<Agreement, Mismatch> {
         let Some(entry) = self.binding.item_address(id) else { return Err(self.unbound(id)) };
         let item = self.witness.item(id);
-        match self.compare_bytes(id, item, entry) {
+        match self.compare_bytes(item, entry) {
             Ok(()) => Ok(Agreement::Identical),
             Err(mismatch) if item.code => {
                 let arch = self.witness.arch;
-                if arch::branch_lengths_vary(arch) && self.compare_instructions(id, item, entry) {
+                if arch::branch_lengths_vary(arch) && self.compare_instructions(item, entry) {
                     Ok(Agreement::Branches)
                 } else if arch::shortened_pair(arch).is_some() && self.compare_relaxed(id, item, entry) {
                     Ok(Agreement::Relaxed)
@@ -109,7 +115,7 @@ impl<'b, 'a> Witness<'b, 'a> {
         Mismatch::Unbound(Box::new(diagnosis))
     }
 
-    fn compare_bytes(&self, id: ItemId, item: &Item, entry: u64) -> Result<(), Mismatch> {
+    fn compare_bytes(&self, item: &Item, entry: u64) -> Result<(), Mismatch> {
         let witness_bytes = self.witness.elf.symbol_size(item.symbol);
         let image_bytes = self.image_size(item, entry);
         if let Some(kernel) = image_bytes.filter(|&size| witness_bytes != 0 && size != witness_bytes) {
@@ -120,9 +126,10 @@ impl<'b, 'a> Witness<'b, 'a> {
         if let Some(at) = contents::first_difference(self.witness, range, self.image, first) {
             return Err(Mismatch::Bytes { offset: at.wrapping_sub(item.entry) as i64 });
         }
-        let own = Shift::none(id);
-        self.compare_references(range, first, &own).map_err(|(at, kernel, witness_bytes)| {
-            Mismatch::Reference { offset: at.wrapping_sub(item.entry) as i64, kernel, witness: witness_bytes }
+        self.compare_references(range, first).map_err(|(at, kernel, witness_bytes)| Mismatch::Reference {
+            offset: at.wrapping_sub(item.entry) as i64,
+            kernel,
+            witness: witness_bytes,
         })
     }
 
@@ -146,19 +153,14 @@ impl<'b, 'a> Witness<'b, 'a> {
 
     /// Compares all references in a range of a section, which begins at `first` in the image. On a difference, gives
     /// the offset in the section, the image's target and the witness's target.
-    fn compare_references(
-        &self,
-        range: SectionRange,
-        first: u64,
-        own: &Shift,
-    ) -> Result<(), (u64, String, String)> {
+    fn compare_references(&self, range: SectionRange, first: u64) -> Result<(), (u64, String, String)> {
         let SectionRange { section, start, end } = range;
         let mut pages = HashMap::new();
         for rela in self.witness.relocations_in(section, start, end) {
             let at = rela.r_offset.get(LE);
             let place = first.wrapping_add(at - start);
             let relocation = PlacedRelocation { section, rela, place };
-            if !self.reference_agrees(relocation, own, &mut pages) {
+            if !self.reference_agrees(relocation, &mut pages) {
                 let found = contents::found(self.witness, relocation, self.image);
                 return Err((
                     at,
@@ -174,23 +176,17 @@ impl<'b, 'a> Witness<'b, 'a> {
     fn reference_agrees(
         &self,
         relocation: PlacedRelocation<'_>,
-        own: &Shift,
         pages: &mut HashMap<(u32, i64), u64>,
     ) -> bool {
-        match self.reference(relocation, own, pages) {
+        match self.reference(relocation, pages) {
             Reference::Agrees => true,
             Reference::Differs => false,
-            Reference::Constant(constant) => self.same_constant(constant, own),
+            Reference::Constant(constant) => self.same_constant(constant),
         }
     }
 
     /// Judges the image's reference at a relocation's place.
-    fn reference(
-        &self,
-        relocation: PlacedRelocation<'_>,
-        own: &Shift,
-        pages: &mut HashMap<(u32, i64), u64>,
-    ) -> Reference {
+    fn reference(&self, relocation: PlacedRelocation<'_>, pages: &mut HashMap<(u32, i64), u64>) -> Reference {
         let judged = |agrees: bool| if agrees { Reference::Agrees } else { Reference::Differs };
         let rela = relocation.rela;
         if rela.r_type(LE, false).0 == NONE {
@@ -208,9 +204,9 @@ impl<'b, 'a> Witness<'b, 'a> {
             (PlaceContents::Import(..), _) => return Reference::Differs,
             (PlaceContents::Value(value), _) => value,
         };
-        if let Some(expected) = self.expected(target, own) {
-            let moved = || matches!(value, FieldValue::Address(a) if self.is_moved_place(target, a));
-            return judged(value.is(expected) || self.is_empty(target) || moved());
+        if let Some(expected) = self.expected(target) {
+            let same = self.is_same_place(target, value).unwrap_or_else(|| value.is(expected));
+            return judged(same || self.is_empty(target));
         }
         // A constant without an identity agrees if its contents agree.
         let key = (rela.r_sym(LE, false), rela.r_addend.get(LE));
@@ -229,12 +225,8 @@ impl<'b, 'a> Witness<'b, 'a> {
     }
 
     /// The address that a target must have in the image, if it has an identity there.
-    fn expected(&self, target: Target, own: &Shift) -> Option<u64> {
+    fn expected(&self, target: Target) -> Option<u64> {
         match target {
-            Target::Item { item, offset } if item == own.item => {
-                let entry = self.binding.item_address(item)?;
-                Some(entry.wrapping_add_signed(own.apply(offset)?))
-            }
             Target::Item { item, offset } => {
                 Some(self.binding.item_address(item)?.wrapping_add_signed(offset))
             }
@@ -244,20 +236,20 @@ impl<'b, 'a> Witness<'b, 'a> {
         }
     }
 
-    /// Returns true if `address` is the place of a function to which a target leads, and the kernel's function differs in
-    /// branch lengths or in padding: GCC 15 and later align small loops to a cache line, so the padding depends on where
-    /// in its section the function lies.
-    fn is_moved_place(&self, target: Target, address: u64) -> bool {
-        let Target::Item { item: id, offset } = target else { return false };
-        let item = self.witness.item(id);
-        let Some(entry) = self.binding.item_address(id).filter(|_| item.code && offset > 0) else {
-            return false;
+    /// Returns true if a reference into the middle of a function leads to the same instruction as its target. `None` if
+    /// the instructions do not tell. The kernel's function may have other branch lengths and other padding: GCC 15 and
+    /// later align small loops to a cache line, so the padding depends on where in its section the function lies.
+    fn is_same_place(&self, target: Target, value: FieldValue) -> Option<bool> {
+        let (Target::Item { item: id, offset }, FieldValue::Address(address)) = (target, value) else {
+            return None;
         };
-        if !arch::branch_lengths_vary(self.witness.arch) {
-            return false;
+        let item = self.witness.item(id);
+        if offset <= 0 || !item.code || !arch::branch_lengths_vary(self.witness.arch) {
+            return None;
         }
-        let there = address.wrapping_sub(entry) as i64;
-        self.bodies(item, entry).is_some_and(|bodies| bodies.pairs.is_same_place(offset, there))
+        let entry = self.binding.item_address(id)?;
+        let pairs = self.instructions[id.index()].get_or_init(|| Some(self.bodies(item, entry)?.pairs));
+        pairs.as_ref()?.is_same_place(offset as u64, address.checked_sub(entry)?)
     }
 
     /// The address of a symbol of another unit or of the final link; 0 for a weak symbol that nothing defines.
@@ -292,7 +284,7 @@ impl<'b, 'a> Witness<'b, 'a> {
 
     /// Returns true if the image's contents at a constant's address equal those of the constant, and so on for all
     /// constants to which they refer. A constant may refer to itself: `.data` without any name is one constant.
-    fn same_constant(&self, constant: PlacedConstant, own: &Shift) -> bool {
+    fn same_constant(&self, constant: PlacedConstant) -> bool {
         let mut seen: HashSet<PlacedConstant> = HashSet::from_iter([constant]);
         let mut pending = vec![constant];
         while let Some(PlacedConstant { range, address }) = pending.pop() {
@@ -306,7 +298,7 @@ impl<'b, 'a> Witness<'b, 'a> {
             let mut pages = HashMap::new();
             for rela in self.witness.relocations_in(section, start, end) {
                 let place = address.wrapping_add(rela.r_offset.get(LE) - start);
-                match self.reference(PlacedRelocation { section, rela, place }, own, &mut pages) {
+                match self.reference(PlacedRelocation { section, rela, place }, &mut pages) {
                     Reference::Agrees => {}
                     Reference::Differs => return false,
                     Reference::Constant(next) => {
@@ -374,15 +366,14 @@ impl<'b, 'a> Witness<'b, 'a> {
         Some(Bodies { witness_code, image_code, pairs })
     }
 
-    fn compare_instructions(&self, id: ItemId, item: &Item, entry: u64) -> bool {
+    fn compare_instructions(&self, item: &Item, entry: u64) -> bool {
         let Some(Bodies { witness_code, image_code, pairs }) = self.bodies(item, entry) else { return false };
         let relocations = self.witness.relocations_in(item.section, item.entry, item.end);
         let place = |rela: &Rela| rela.r_offset.get(LE) - item.entry;
-        let own = pairs.shift(id);
         let agrees = |pair: &branches::InstructionPair, rela: &Rela| {
             let there = entry.wrapping_add(pair.image_start).wrapping_add(place(rela) - pair.witness_start);
             let relocation = PlacedRelocation { section: item.section, rela, place: there };
-            self.reference_agrees(relocation, &own, &mut HashMap::new())
+            self.reference_agrees(relocation, &mut HashMap::new())
         };
         pairs.iter().all(|pair| {
             let inside: Vec<&Rela> = relocations.iter().filter(|r| pair.holds(place(r))).collect();
@@ -401,7 +392,8 @@ impl<'b, 'a> Witness<'b, 'a> {
                     [rela] => {
                         let target = self.witness.resolve(item.section, rela);
                         let address = entry.wrapping_add_signed(pair.image_target);
-                        self.expected(target, &own) == Some(address) || self.is_moved_place(target, address)
+                        let same = self.is_same_place(target, FieldValue::Address(address));
+                        same.unwrap_or_else(|| self.expected(target) == Some(address))
                     }
                     _ => false,
                 };
@@ -418,18 +410,17 @@ impl<'b, 'a> Witness<'b, 'a> {
     /// Where the linker shortens pairs: like `compare_bytes`, but a relocated `adrp`+`add` pair may be `nop`+`adr` in the
     /// image.
     fn compare_relaxed(&self, id: ItemId, item: &Item, entry: u64) -> bool {
-        let own = Shift::none(id);
         let mut pages = HashMap::new();
         let Some(sites) = contents::sites(self.witness, id, self.image, entry) else { return false };
         sites.iter().all(|site| match site.shortened {
-            None => self.reference_agrees(site.relocation, &own, &mut pages),
+            None => self.reference_agrees(site.relocation, &mut pages),
             Some(address) => {
                 let target = self.witness.resolve(item.section, site.relocation.rela);
-                match self.expected(target, &own) {
+                match self.expected(target) {
                     Some(expected) => address == expected,
                     None => {
                         let constant = self.constant(target, address);
-                        constant.is_some_and(|constant| self.same_constant(constant, &own))
+                        constant.is_some_and(|constant| self.same_constant(constant))
                     }
                 }
             }

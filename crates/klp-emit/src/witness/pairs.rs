@@ -234,10 +234,12 @@ fn a_place_in_a_function_with_other_padding_is_the_same() {
         ("before the padding here, and behind it there", ".La", ".Lb", true),
         ("to another instruction", ".Lb", ".Lc", false),
         ("into an instruction", ".Lc", ".Lc+1", false),
+        ("into the same instruction", ".Lc+1", ".Lc+1", true),
         ("to the entry", "hot", ".Lb", false),
         ("behind the function", ".Lb", ".Lb+9", false),
     ];
-    let mut pairs = Vec::new();
+    let at_same_distance = (jump(".Lc", none), jump("hot+4", little));
+    let mut pairs = vec![("the same distance from the entry", at_same_distance.0, at_same_distance.1, None)];
     for (unit_padding, kernel_padding) in [(none, little), (little, much), (much, none)] {
         for (what, unit, kernel, same) in places {
             pairs.push((

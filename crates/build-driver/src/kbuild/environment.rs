@@ -148,41 +148,48 @@ impl Environment {
         objects: &[PathBuf],
         on_line: &mut dyn FnMut(&str),
     ) -> Result<MakeResult> {
-        self.make_by(make, folder, objects, None, on_line)
+        run(make, &self.folder_call(make, folder).args(objects), objects.len(), on_line)
     }
 
-    /// Like [`Self::make`], with the rules of one more makefile.
-    pub(crate) fn make_by(
+    /// Makes preprocessed texts of units of one folder. The makefile `rules` has rules of texts that kbuild can't make.
+    pub(crate) fn make_texts(
         &self,
         make: &MakeSettings<'_>,
         folder: &str,
-        objects: &[PathBuf],
-        rules: Option<&Path>,
-        on_line: &mut dyn FnMut(&str),
+        texts: &[PathBuf],
+        rules: &Path,
     ) -> Result<MakeResult> {
-        let build = make.src.join("scripts/Makefile.build");
-        let makefiles = [Some(build.as_path()), rules];
-        let mut call = makefiles
-            .into_iter()
-            .flatten()
-            .fold(self.call(make), |call, makefile| call.arg("-f").arg(makefile))
-            .args([format!("obj={folder}"), "need-builtin=1".to_owned(), "need-modorder=1".to_owned()])
-            .args(objects);
-        for (name, value) in self.folders.get(folder).into_iter().flatten() {
-            call = call.env(name, value);
-        }
-        for (name, value) in make.environment() {
-            call = call.env(name, value);
-        }
-        // The top Makefile sets both for single objects.
-        call = call.env("KBUILD_BUILTIN", "1").env("KBUILD_MODULES", "1");
-        let mut lines = Vec::new();
-        let success = make.runner.stream(&call, &mut |line| {
-            on_line(line);
-            lines.push(line.to_owned());
-        })?;
-        Ok(MakeResult { success, units: objects.len() as u64, lines })
+        let call = self.folder_call(make, folder).arg("-f").arg(rules).args(texts);
+        run(make, &call, texts.len(), &mut |_| {})
     }
+
+    /// A call of make for one folder, without a goal.
+    fn folder_call(&self, make: &MakeSettings<'_>, folder: &str) -> Call {
+        let call = self.call(make).arg("-f").arg(make.src.join("scripts/Makefile.build")).args([
+            format!("obj={folder}"),
+            "need-builtin=1".to_owned(),
+            "need-modorder=1".to_owned(),
+        ]);
+        let inherited = self.folders.get(folder).into_iter().flatten();
+        let call = inherited.fold(call, |call, (name, value)| call.env(name, value));
+        let call = make.environment().into_iter().fold(call, |call, (name, value)| call.env(name, value));
+        // The top Makefile sets both for single objects.
+        call.env("KBUILD_BUILTIN", "1").env("KBUILD_MODULES", "1")
+    }
+}
+
+fn run(
+    make: &MakeSettings<'_>,
+    call: &Call,
+    units: usize,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<MakeResult> {
+    let mut lines = Vec::new();
+    let success = make.runner.stream(call, &mut |line| {
+        on_line(line);
+        lines.push(line.to_owned());
+    })?;
+    Ok(MakeResult { success, units: units as u64, lines })
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl Workspace {
         let made = ObjectCounter::new(Some(units.len()));
         self.with_make(|make| {
             for (folder, targets) in &folders {
-                let preprocess = || environment.make_by(make, folder, targets, Some(&makefile), &mut |_| {});
+                let preprocess = || environment.make_texts(make, folder, targets, &makefile);
                 let mut built = preprocess()?;
                 if !built.success {
                     // Headers that only this folder's objects need are made with the objects.

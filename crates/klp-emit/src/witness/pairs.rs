@@ -263,7 +263,7 @@ fn a_place_in_a_function_with_other_padding_is_the_same() {
         }
     }
     let pairs: Vec<Pair<'_>> =
-        pairs.iter().map(|(what, unit, kernel, agrees)| pair(what, unit, kernel, agrees.clone())).collect();
+        pairs.iter().map(|(what, unit, kernel, agrees)| pair(what, unit, kernel, *agrees)).collect();
     check(&X86_64, true, &pairs);
     check(&X86_64, false, &pairs);
 }

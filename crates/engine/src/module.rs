@@ -242,7 +242,7 @@ impl ModuleSource<'_> {
         for (n, (pair, binding)) in self.objects.iter().zip(bindings).enumerate() {
             let own = pair.witness.as_ref().map(|witness| Binding::new(witness, binding.image()));
             if let Some(unit) = pair.unit.filter(|unit| !unit.is_new) {
-                let agreement = Witness::new(own.as_ref().unwrap_or(binding)).check_unit();
+                let agreement = Witness::new(own.as_ref().unwrap_or(binding)).check_unit(&unit.path);
                 results.units.push(UnitFacts {
                     unit: unit.path.clone(),
                     object: pair.name.to_owned(),

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         let binding = Binding::new(&object, &image);
         lap("unit bound");
         println!("{unit}: {:?}", binding.tally());
-        let found = Witness::new(&binding).check_unit();
+        let found = Witness::new(&binding).check_unit(unit);
         lap("unit compared");
         let name = |item| String::from_utf8_lossy(object.item_name(item)).into_owned();
         println!("  functions {:?}, data {:?}", found.functions, found.data);

@@ -367,7 +367,7 @@ fn said(unit: &str, kernel: &[&str], linked: bool) -> (Vec<(String, Explanation)
     let object = Object::read(&file).expect("a sound object");
     let image = Image::read(&image, name).expect("a sound image");
     let binding = Binding::new(&object, &image);
-    let found = Witness::new(&binding).check_unit();
+    let found = Witness::new(&binding).check_unit("unit.o");
     let text = |item| String::from_utf8_lossy(object.item_name(item)).into_owned();
     let mut explained: Vec<_> = found.explained.iter().map(|&(item, why)| (text(item), why)).collect();
     explained.sort();

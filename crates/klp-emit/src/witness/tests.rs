@@ -197,7 +197,7 @@ fn unit(f: &Fixture, unit: &str, image: &str) -> Said {
     let object = Object::read(&file).expect("a sound object");
     let image = Image::read(&image, "vmlinux").expect("a sound image");
     let binding = Binding::new(&object, &image);
-    let found = Witness::new(&binding).check_unit();
+    let found = Witness::new(&binding).check_unit("unit.o");
     let name = |id| String::from_utf8_lossy(object.item_name(id)).into_owned();
     (
         found.agreed(),
@@ -256,6 +256,25 @@ fn another_configuration_is_one_diagnosis() {
     built(&f, &UNIT.replace("x * 3", "x * 9").replace("x * 5", "x * 25").replace("+ 7", "+ 77"));
     let (_, _, _, rest) = unit(&f, "unit.o", "vmlinux");
     assert_eq!(rest, [("klpx::another-build", None)]);
+}
+
+#[test]
+fn of_many_differences_the_first_are_shown_and_the_rest_is_counted() {
+    let text =
+        |factor: u32| (0..14).map(|n| format!("int f{n}(int x) {{ return x * {factor}{n}; }}\n")).collect();
+    let (ours, theirs): (String, String) = (text(1000), text(2000));
+    let f = Fixture::new();
+    f.compile("one", &ours, "unit.o", &[]);
+    f.compile("one", &theirs, "kernel.o", &[]);
+    f.link(&["kernel.o"], "vmlinux");
+    let (unit, image) = (f.open("unit.o"), f.open("vmlinux"));
+    let object = Object::read(&unit).expect("a sound object");
+    let image = Image::read(&image, "vmlinux").expect("a sound image");
+    let binding = Binding::new(&object, &image);
+    let said = Witness::new(&binding).check_unit("kernel/one.o").unexplained;
+    let [one] = &said[..] else { panic!("one diagnosis: {said:?}") };
+    assert_eq!(one.why, "14 of 14 functions of kernel/one.o differ from those in vmlinux");
+    assert_eq!((one.detail.len(), one.detail.last().map(String::as_str)), (11, Some("and 4 more")));
 }
 
 #[test]

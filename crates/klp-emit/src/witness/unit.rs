@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes};
+use klpx_diagnosis::{Diagnosis, DiagnosisPlace, codes, words};
 use klpx_normalize::elf::Definition;
 use klpx_normalize::lifetime::Lifetime;
 use klpx_normalize::object::{ItemId, Object};
@@ -37,6 +37,9 @@ pub enum Explanation {
     /// The item is data that is written after the link.
     AfterLink,
 }
+
+/// The most differences that are shown of a unit of another build.
+const SHOWN: usize = 10;
 
 /// Sections of data that are written after the link, and the tool that writes them.
 const AFTER_LINK: [(&[u8], &str); 2] = [
@@ -84,8 +87,9 @@ fn has_strong(image: &Image<'_>, name: &[u8]) -> bool {
 }
 
 impl Witness<'_, '_> {
-    /// Compares every function of a unit with the kernel's, and every datum that the kernel has.
-    pub fn check_unit(&self) -> UnitAgreement {
+    /// Compares every function of a unit with the kernel's, and every datum that the kernel has. `unit` names the unit in
+    /// a diagnosis.
+    pub fn check_unit(&self, unit: &str) -> UnitAgreement {
         let mut found = UnitAgreement::default();
         let mut differing = 0;
         for id in self.witness.item_ids() {
@@ -114,7 +118,7 @@ impl Witness<'_, '_> {
         }
         let compared = found.agreed() + differing;
         if differing >= 2 && differing * ANOTHER_BUILD >= compared {
-            found.unexplained = vec![self.another_unit(differing, compared, &found.unexplained)];
+            found.unexplained = vec![self.another_unit(unit, (differing, compared), &found.unexplained)];
         }
         found
     }
@@ -145,18 +149,24 @@ impl Witness<'_, '_> {
         written.then_some(Explanation::AfterLink)
     }
 
-    fn another_unit(&self, differing: usize, compared: usize, each: &[Diagnosis]) -> Diagnosis {
+    fn another_unit(
+        &self,
+        unit: &str,
+        (differing, compared): (usize, usize),
+        each: &[Diagnosis],
+    ) -> Diagnosis {
+        let rest = each.len().saturating_sub(SHOWN);
         Diagnosis::new(
             &codes::ANOTHER_BUILD,
             "the kernel to be patched is another build",
             format!(
-                "{differing} of {compared} functions of {} differ from those in {}",
-                self.witness.name(),
+                "{differing} of {compared} functions of {unit} differ from those in {}",
                 self.image.object()
             ),
             REMEDY,
         )
         .place(DiagnosisPlace::file(self.image.path(), None))
-        .detail(each.iter().map(ToString::to_string))
+        .detail(each.iter().take(SHOWN).map(ToString::to_string))
+        .detail((rest > 0).then(|| format!("and {} more", words::count(rest))))
     }
 }

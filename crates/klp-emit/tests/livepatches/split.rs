@@ -127,7 +127,7 @@ fn a_piece_is_compared_with_the_shipped_kernel_s() {
             let object = Object::read(&unit).expect("an object");
             let image = Image::read(&image, "vmlinux").expect("an image");
             let binding = Binding::new(&object, &image);
-            let found = Witness::new(&binding).check_unit();
+            let found = Witness::new(&binding).check_unit("unit.o");
             (found.agreed(), found.unexplained.iter().map(ToString::to_string).collect())
         };
         assert_eq!(differing("same"), (names_of_code(&fixture), vec![]));

@@ -237,8 +237,8 @@ impl<'b, 'a> Witness<'b, 'a> {
     }
 
     /// Returns true if a reference into the middle of a function leads to the same instruction as its target. `None` if
-    /// the instructions do not tell. The kernel's function may have other branch lengths and other padding: GCC 15 and
-    /// later align small loops to a cache line, so the padding depends on where in its section the function lies.
+    /// the instructions do not tell. The kernel's function may have other branch lengths and other padding: GCC 16
+    /// (not 14) aligns small loops to a cache line, so the padding depends on where in its section the function lies.
     fn is_same_place(&self, target: Target, value: FieldValue) -> Option<bool> {
         let (Target::Item { item: id, offset }, FieldValue::Address(address)) = (target, value) else {
             return None;

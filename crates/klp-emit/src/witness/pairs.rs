@@ -209,7 +209,7 @@ fn instructions_are_the_same_but_for_the_lengths_of_branches() {
     );
 }
 
-/// GCC 15 and later align a small loop to a cache line, so the padding in a function depends on where in its section the
+/// GCC 16 (not 14) aligns a small loop to a cache line, so the padding in a function depends on where in its section the
 /// function lies. References come from the function's cold part and from tables.
 #[test]
 fn a_place_in_a_function_with_other_padding_is_the_same() {

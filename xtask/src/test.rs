@@ -39,8 +39,8 @@ pub(crate) struct TestArgs {
 /// What to run on which kernels of the matrix.
 #[derive(clap::Args)]
 pub(crate) struct MatrixArgs {
-    /// Only scenarios whose name contains this; may be repeated
-    #[arg(long, value_name = "NAME", default_values = ["01", "03"])]
+    /// Only scenarios whose name contains this; may be repeated [default: 01 and 03; all with --distro]
+    #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Only on this kernel; may be repeated [default: all that the tests leave out]
     #[arg(long, value_name = "NAME")]
@@ -69,7 +69,9 @@ pub(crate) fn matrix(workspace: &CargoWorkspace, args: &MatrixArgs) -> Result<bo
     let wanted = |kernel: &&FixtureKernel| kernel.tier == tier && kernel.distro().is_some() == args.distro;
     let all = || kernel::KERNELS.iter().filter(wanted).map(|kernel| kernel.name.to_owned());
     let kernel = if args.kernel.is_empty() { all().collect() } else { args.kernel.clone() };
-    let (scenario, klpx) = (args.scenario.clone(), args.klpx.clone());
+    let few = || ["01", "03"].map(str::to_owned).to_vec();
+    let scenario = if args.scenario.is_empty() && !args.distro { few() } else { args.scenario.clone() };
+    let klpx = args.klpx.clone();
     run(workspace, &TestArgs { scenario, kernel, only: vec![TestPart::Scenarios], klpx })
 }
 

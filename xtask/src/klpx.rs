@@ -16,10 +16,6 @@ use crate::process;
 use crate::ui;
 use crate::workspace::CargoWorkspace;
 
-/// Gigabytes that two kernels at once take at most: a build tree and its copy of 1.2 each, and the free space that klpx
-/// wants.
-const ROOM: u32 = 16;
-
 /// The built `klpx`, and the cache that it uses here.
 pub(crate) struct Klpx {
     binary: PathBuf,
@@ -199,11 +195,12 @@ impl Klpx {
         Ok(Klpx { binary, cache, owned, jobs: workspace.jobs, schema: OnceLock::new(), workspace: dirs })
     }
 
-    /// Makes room for the next kernel: each fixture kernel that was ever built leaves 2.5 GB in klpx's cache.
-    pub(crate) fn make_room(&self) -> Result<()> {
+    /// Removes kernels from klpx's cache until so many gigabytes are free: each fixture kernel that was ever built
+    /// leaves 2.5 there.
+    pub(crate) fn make_room(&self, gigabytes: u64) -> Result<()> {
         if self.owned {
             let output =
-                process::output(self.command().args(["cache", "prune", "--free", &ROOM.to_string()]))?;
+                process::output(self.command().args(["cache", "prune", "--free", &gigabytes.to_string()]))?;
             ui::line("klpx's cache", output.trim(), None);
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -17,6 +18,9 @@ use crate::workspace::CargoWorkspace;
 
 /// The file that is written last: the build is complete.
 const STAMP: &str = "klpx-fixture-complete";
+
+/// The longest time for which a run uses a kernel after it asked for the kernel.
+const A_RUN: Duration = Duration::from_secs(6 * 3600);
 
 /// The copy of the profile in an output tree.
 const PROFILE: &str = "klpx-fixture.afdo";
@@ -166,7 +170,7 @@ pub(crate) fn of_source(
     source: &Source,
 ) -> Result<PathBuf> {
     let WantedFixture { name, title, machine, recipe } = wanted;
-    let _lock = workspace.lock(&format!("kernel-{name}"))?;
+    let _lock = workspace.lock(&lock_name(name))?;
     let config = Config {
         base: recipe.base.map(|base| shipped_config(workspace, base)).transpose()?,
         fragments: merged_fragments(workspace, recipe)?,
@@ -174,7 +178,10 @@ pub(crate) fn of_source(
     let key = key(machine, recipe, source, &config)?;
     let builds = workspace.cache_dir("build")?;
     let tree = builds.join(format!("{name}-{}", &key[..12]));
-    if fs::read_to_string(tree.join(STAMP)).is_ok_and(|stamp| stamp.trim() == key) {
+    let stamp = tree.join(STAMP);
+    if fs::read_to_string(&stamp).is_ok_and(|stamp| stamp.trim() == key) {
+        // The stamp's time is the time of the last use.
+        fs::File::options().append(true).open(&stamp)?.set_modified(SystemTime::now())?;
         return Ok(tree);
     }
     remove_older(&builds, name, &tree)?;
@@ -188,7 +195,6 @@ pub(crate) fn of_source(
             return Err(error.context(format!("can't build the {name} kernel")));
         }
     };
-    let stamp = tree.join(STAMP);
     let unfinished = stamp.with_extension("tmp");
     fs::write(&unfinished, format!("{key}\n"))?;
     fs::rename(&unfinished, &stamp)?;
@@ -218,18 +224,70 @@ fn key(machine: &Machine, recipe: &Recipe, source: &Source, config: &Config) -> 
 
 /// Removes the older trees of a fixture, each of which has gigabytes.
 fn remove_older(builds: &Path, kernel: &str, keep: &Path) -> Result<()> {
+    for tree in trees(builds)? {
+        if tree.kernel == kernel && tree.path != keep {
+            remove(&tree.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes trees of other kernels than the named ones, the one that was used longest ago first, until there is enough
+/// room. A tree stays if another run makes it, or may use it. Returns the names of the kernels that are gone.
+pub(crate) fn remove_unused(
+    workspace: &CargoWorkspace,
+    used: &[&str],
+    enough: &dyn Fn() -> Result<bool>,
+) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for tree in trees(&workspace.cache_dir("build")?)? {
+        let recently = tree.used.is_some_and(|used| used.elapsed().unwrap_or_default() < A_RUN);
+        if used.contains(&tree.kernel.as_str()) || recently || enough()? {
+            continue;
+        }
+        if let Some(_lock) = workspace.try_lock(&lock_name(&tree.kernel))? {
+            remove(&tree.path)?;
+            removed.push(tree.kernel);
+        }
+    }
+    Ok(removed)
+}
+
+/// A tree in the cache.
+struct MadeTree {
+    path: PathBuf,
+    /// The kernel's name.
+    kernel: String,
+    /// The time of the last use; `None` for a tree that is not complete.
+    used: Option<SystemTime>,
+}
+
+/// Returns the trees that were made here, the one that was used longest ago first. A tree that is not complete comes
+/// before all others.
+fn trees(builds: &Path) -> Result<Vec<MadeTree>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(builds)? {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // A tree is named after the kernel and its key. Another kernel's name may begin with this kernel's name.
-        let key = name.strip_prefix(kernel).and_then(|rest| rest.strip_prefix('-'));
-        let is_made_here =
-            key.is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        if is_made_here && path != keep && path.is_dir() {
-            fs::remove_dir_all(&path).with_context(|| format!("can't remove {}", path.display()))?;
+        let Some((kernel, key)) = name.rsplit_once('-') else { continue };
+        let is_key = key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_key && path.is_dir() {
+            let used = path.join(STAMP).metadata().and_then(|stamp| stamp.modified()).ok();
+            found.push(MadeTree { path, kernel: kernel.to_owned(), used });
         }
     }
-    Ok(())
+    found.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
+    Ok(found)
+}
+
+fn remove(tree: &Path) -> Result<()> {
+    fs::remove_dir_all(tree).with_context(|| format!("can't remove {}", tree.display()))
+}
+
+/// Returns the name of the lock of a kernel's trees.
+fn lock_name(kernel: &str) -> String {
+    format!("kernel-{kernel}")
 }
 
 /// The requested configuration of a kernel.
@@ -341,6 +399,49 @@ fn not_in_effect(requested: &str, result: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FixtureOptions;
+
+    #[test]
+    fn kernels_that_a_run_does_not_use_go_until_there_is_room_the_longest_unused_first() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let options =
+            FixtureOptions { fixture_cache: Some(cache.path().to_path_buf()), ..FixtureOptions::default() };
+        let workspace = CargoWorkspace::new(&options).expect("a workspace");
+        let builds = workspace.cache_dir("build").expect("a folder");
+        let make = |name: &str, days: Option<u32>| {
+            let tree = builds.join(name);
+            fs::create_dir(&tree).expect("created");
+            if let Some(days) = days {
+                let stamp = fs::File::create(tree.join(STAMP)).expect("created");
+                stamp.set_modified(SystemTime::now() - days * 4 * A_RUN).expect("set");
+            }
+        };
+        make("lto-000000000001", Some(9));
+        make("lto-cfi-000000000002", Some(2));
+        make("arm64-000000000003", Some(3));
+        make("today-000000000006", Some(0));
+        make("unfinished-000000000004", None);
+        make("busy-000000000005", None);
+        make("my-kernel", None);
+        let left = || {
+            let mut names: Vec<String> = fs::read_dir(&builds)
+                .expect("readable")
+                .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        let busy = workspace.lock(&lock_name("busy")).expect("locked");
+        let remove = |trees: usize| {
+            remove_unused(&workspace, &["lto"], &|| Ok(left().len() <= trees)).expect("removed")
+        };
+        assert_eq!(remove(7), [""; 0]);
+        assert_eq!(remove(5), ["unfinished", "arm64"]);
+        assert_eq!(remove(0), ["lto-cfi"]);
+        drop(busy);
+        assert_eq!(remove(0), ["busy"]);
+        assert_eq!(left(), ["lto-000000000001", "my-kernel", "today-000000000006"]);
+    }
 
     #[test]
     fn a_symbol_that_did_not_take_is_named() {

@@ -31,6 +31,7 @@ mod pipeline;
 mod process;
 mod refusal;
 mod robust;
+mod room;
 mod scenario;
 mod source;
 mod stock;

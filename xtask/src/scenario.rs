@@ -73,6 +73,9 @@ struct ScenarioLivepatch {
     /// The reasons why some functions are in the change set, in klpx's words, by `object:function`.
     #[serde(default)]
     why: BTreeMap<String, String>,
+    /// The causes of some functions, in the report's words, by `object:function`.
+    #[serde(default)]
+    cause: BTreeMap<String, String>,
     /// Additions to all lists on one fixture kernel, on the kernels of an origin (`made`, `stock`), or on one
     /// architecture.
     #[serde(default)]
@@ -167,15 +170,19 @@ impl ScenarioLivepatch {
         Ok(items)
     }
 
-    /// Returns the reasons that differ from those expected on a kernel.
+    /// Returns the reasons and causes that differ from those expected on a kernel.
     fn wrong_reasons(&self, built: &BuiltKernel, changes: &[ReportChange]) -> Vec<String> {
         let more = self.on.iter().filter(|(name, _)| built.kernel.is(name)).flat_map(|(_, more)| &more.why);
-        let expected = self.why.iter().chain(more);
-        let wrong = expected.filter_map(|(function, why)| {
+        let why = self.why.iter().chain(more).map(|expected| ("why", expected));
+        let expected = why.chain(self.cause.iter().map(|expected| ("cause", expected)));
+        let wrong = expected.filter_map(|(field, (function, wanted))| {
             let named =
                 |change: &&ReportChange| format!("{}:{}", change.object, change.function) == *function;
-            let reason = changes.iter().find(named).map_or("nothing", |change| change.why.as_str());
-            (reason != why).then(|| format!("why {function}: '{reason}' instead of '{why}'"))
+            let told = changes.iter().find(named).map_or("nothing", |change| match field {
+                "why" => change.why.as_str(),
+                _ => change.cause.as_deref().unwrap_or("nothing"),
+            });
+            (told != wanted).then(|| format!("{field} {function}: '{told}' instead of '{wanted}'"))
         });
         wrong.collect()
     }

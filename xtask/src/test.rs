@@ -17,7 +17,9 @@ use crate::scenario::Scenario;
 use crate::tools::DENY;
 use crate::tried::Tried;
 use crate::workspace::CargoWorkspace;
-use crate::{consistent, fuzz, host, inlining, kernel, pipeline, refusal, robust, scenario, trials, ui};
+use crate::{
+    consistent, fuzz, host, inlining, kernel, pipeline, refusal, robust, room, scenario, trials, ui,
+};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -308,6 +310,7 @@ fn livepatches(
     let trial = KernelTrial {
         workspace,
         klpx: &klpx,
+        names: kernels.iter().map(|kernel| kernel.name).collect(),
         scenarios: &scenarios,
         refusals: &refusals,
         robust,
@@ -344,6 +347,8 @@ const AT_ONCE: usize = 2;
 struct KernelTrial<'a> {
     workspace: &'a CargoWorkspace,
     klpx: &'a Klpx,
+    /// The kernels of this run.
+    names: Vec<&'static str>,
     scenarios: &'a [Scenario],
     refusals: &'a [(String, RefusalCase)],
     robust: Option<robust::WantedChecks<'a>>,
@@ -363,7 +368,7 @@ impl KernelTrial<'_> {
     fn kernels(&self, next: &dyn Fn() -> Option<&'static FixtureKernel>) -> Result<RunTally> {
         let mut tally = RunTally::default();
         while let Some(kernel) = next() {
-            self.klpx.make_room()?;
+            room::make(self.workspace, self.klpx, &self.names)?;
             let start = Instant::now();
             let built = kernel::ensure(self.workspace, kernel)?;
             tally.times.push((format!("{} kernel", kernel.name), start.elapsed()));

@@ -2,7 +2,7 @@
 //! outside the cache.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -70,13 +70,27 @@ impl CargoWorkspace {
 
     /// Blocks other runs that would make the same files in the cache, until the returned lock is dropped.
     pub(crate) fn lock(&self, name: &str) -> Result<File> {
-        let path = self.cache_dir("")?.join(format!("{name}.lock"));
-        let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+        let file = self.lock_file(name)?;
         if file.try_lock().is_err() {
             ui::line(name, "another run is at it: waiting", None);
-            file.lock().with_context(|| format!("can't lock {}", path.display()))?;
+            file.lock().with_context(|| format!("can't lock {name}"))?;
         }
         Ok(file)
+    }
+
+    /// Like [`CargoWorkspace::lock`], but returns `None` instead of waiting for another run.
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<File>> {
+        let file = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("can't lock {name}")),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File> {
+        let path = self.cache_dir("")?.join(format!("{name}.lock"));
+        File::create(&path).with_context(|| format!("can't create {}", path.display()))
     }
 
     /// Returns a directory of the cache, created if missing.

@@ -16,7 +16,7 @@ pub struct Finding {
     pub function: String,
     /// What happened to the function.
     pub kind: ChangeKind,
-    /// Why the function differs, where debug information tells.
+    /// Why the function is in the change set, where that is known. Debug information tells most causes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// The function's inlined copies of functions that the patch edits, those in the original first.
@@ -46,8 +46,7 @@ impl Finding {
         is_apart(self.function.as_bytes())
     }
 
-    /// A function whose own code is the same, but that must use the new version of something: of a constant that the
-    /// patch changes, or of a function that ftrace can't reach.
+    /// A function in the change set for [`Cause::Uses`].
     pub(crate) fn user(
         object_name: &str,
         patched: &Object<'_>,
@@ -64,7 +63,7 @@ impl Finding {
             object: object_name.to_owned(),
             function: name(patched, item),
             kind: ChangeKind::Changed,
-            cause: None,
+            cause: Some(Cause::Uses),
             inlines: Vec::new(),
             hunks: Vec::new(),
             why,
@@ -101,6 +100,9 @@ pub enum Cause {
     ReliesOn,
     /// A function that changed refers to this one, so this one's arguments, or its calls from elsewhere, may differ.
     CalledBy,
+    /// The function's own code is the same, but must use the new version of what the patch changes: of a constant, or of a
+    /// function that ftrace can't reach.
+    Uses,
     /// The compiler inlines other functions into this one than before, and no cause above applies.
     InlinesOtherwise,
     /// No cause above applies: a decision of the compiler, or a change of a macro, a type or a datum.

@@ -267,7 +267,8 @@ mod tests {
         assert_eq!(codes(Some(Cause::InlinesOtherwise), &[]), ["klpx::boot-decision"]);
         assert_eq!(codes(Some(Cause::Otherwise), &["other"]), ["klpx::boot-decision"]);
         assert_eq!(codes(Some(Cause::Otherwise), &["setup"]), [""; 0]);
-        for harmless in [Some(Cause::Inlines), Some(Cause::ReliesOn), Some(Cause::CalledBy), None] {
+        let others = [Cause::Inlines, Cause::ReliesOn, Cause::CalledBy, Cause::Uses];
+        for harmless in others.map(Some).into_iter().chain([None]) {
             assert_eq!(codes(harmless, &[]), [""; 0], "{harmless:?}");
         }
         let accepted = check_boot(&[left_out("setup", Some(Cause::Otherwise))], &["setup".to_owned()]);

@@ -10,7 +10,7 @@ use crate::ui;
 /// The report's words for causes, grouped into classes.
 const CLASSES: [(&str, &[&str]); 3] = [
     ("inlines an edited one", &["inlines"]),
-    ("depends on a changed one", &["relies-on", "called-by"]),
+    ("depends on a changed one", &["relies-on", "called-by", "uses"]),
     // Debug information gives no cause, or the cause does not come from the patch.
     ("foreign", &["inlined-no-longer", "inlines-otherwise", "otherwise", ""]),
 ];
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(level("off", 2).row(&common), ["off", "5", "1", "1", "1", "2", "5", "2.0 s"]);
         assert_eq!(level("off", 0).row(&common)[5], "0");
         assert_eq!(level("off", 2).row(&BTreeSet::new())[1], "0", "a fix that another level does not build");
+        assert_eq!(is("uses"), "depends on a changed one");
         assert_eq!(is("a word of a later report"), "foreign");
     }
 }

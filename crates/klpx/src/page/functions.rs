@@ -154,6 +154,7 @@ fn hunks(report: &Report, finding: &Finding) -> Markup {
     if finding.hunks.is_empty() {
         return html! { "none of its own: " (match finding.cause {
             Some(Cause::ReliesOn | Cause::CalledBy | Cause::InlinedNoLonger) => "see the function named above",
+            Some(Cause::Uses) => "see the function or constant named above",
             _ => "debug information names none that reaches it",
         }) };
     }
@@ -170,6 +171,9 @@ fn cause(cause: Option<Cause>, new: bool) -> &'static str {
             "it refers to a function that changed, and the compiler knew something of that one that no longer holds"
         }
         Some(Cause::CalledBy) => "a function that changed refers to it",
+        Some(Cause::Uses) => {
+            "its own code is the same, but must use the new version of what the patch changes"
+        }
         Some(Cause::InlinesOtherwise) => {
             "the compiler inlines other functions into it than before, and nothing that the patch edits is among them"
         }

@@ -241,11 +241,13 @@ pub(crate) fn remove_unused(
 ) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for tree in trees(&workspace.cache_dir("build")?)? {
-        let recently = tree.used.is_some_and(|used| used.elapsed().unwrap_or_default() < A_RUN);
-        if used.contains(&tree.kernel.as_str()) || recently || enough()? {
+        if used.contains(&tree.kernel.as_str()) || enough()? {
             continue;
         }
-        if let Some(_lock) = workspace.try_lock(&lock_name(&tree.kernel))? {
+        let Some(_lock) = workspace.try_lock(&lock_name(&tree.kernel))? else { continue };
+        // Only under the lock is the last use certain. Another run may have removed the tree before.
+        let recently = last_use(&tree.path).is_some_and(|used| used.elapsed().unwrap_or_default() < A_RUN);
+        if tree.path.is_dir() && !recently {
             remove(&tree.path)?;
             removed.push(tree.kernel);
         }
@@ -258,8 +260,6 @@ struct MadeTree {
     path: PathBuf,
     /// The kernel's name.
     kernel: String,
-    /// The time of the last use; `None` for a tree that is not complete.
-    used: Option<SystemTime>,
 }
 
 /// Returns the trees that were made here, the one that was used longest ago first. A tree that is not complete comes
@@ -273,12 +273,16 @@ fn trees(builds: &Path) -> Result<Vec<MadeTree>> {
         let Some((kernel, key)) = name.rsplit_once('-') else { continue };
         let is_key = key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_key && path.is_dir() {
-            let used = path.join(STAMP).metadata().and_then(|stamp| stamp.modified()).ok();
-            found.push(MadeTree { path, kernel: kernel.to_owned(), used });
+            found.push(MadeTree { path, kernel: kernel.to_owned() });
         }
     }
-    found.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
+    found.sort_by_cached_key(|tree| (last_use(&tree.path), tree.path.clone()));
     Ok(found)
+}
+
+/// Returns the time when a run asked last for a tree; `None` for a tree that is not complete.
+fn last_use(tree: &Path) -> Option<SystemTime> {
+    tree.join(STAMP).metadata().and_then(|stamp| stamp.modified()).ok()
 }
 
 fn remove(tree: &Path) -> Result<()> {

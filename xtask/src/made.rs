@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -285,7 +286,14 @@ fn last_use(tree: &Path) -> Option<SystemTime> {
     tree.join(STAMP).metadata().and_then(|stamp| stamp.modified()).ok()
 }
 
+/// Removes a tree. The stamp goes first, so that a kill leaves nothing that looks complete.
 fn remove(tree: &Path) -> Result<()> {
+    match fs::remove_file(tree.join(STAMP)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("can't remove {}", tree.display()));
+        }
+        _ => {}
+    }
     fs::remove_dir_all(tree).with_context(|| format!("can't remove {}", tree.display()))
 }
 
